@@ -1,0 +1,3 @@
+.PHONY: setup demo test bench golden
+test:
+	cargo test --release --workspace

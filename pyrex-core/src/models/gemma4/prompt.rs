@@ -1,0 +1,1 @@
+//! Template, soft-token budget, placeholders.

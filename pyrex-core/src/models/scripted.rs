@@ -1,0 +1,1 @@
+//! A fake model that says what a test tells it.

@@ -1,0 +1,38 @@
+//! The operations every backend honours. The fork between CPU and CUDA is here and nowhere higher.
+//!
+//! Each op is a file: its contract, the CPU loop, and a slow `reference` made of plain tensor operations that also
+//! serves devices without a kernel of their own. Activations are f32 or bf16; every op computes in f32
+//! and rounds once to the dtype of its input. Weights stay in the dtype of the file and are widened inside the kernel.
+//! Work is spread over the rayon pool the caller runs in.
+
+pub mod activation;
+pub mod attention;
+pub mod gather;
+pub mod host;
+pub mod matmul;
+pub mod matrix;
+pub mod pool;
+pub mod rms_norm;
+pub mod rope;
+pub mod simd;
+
+pub use matrix::Matrix;
+
+use crate::error::{Error, Result};
+use candle_core::{Device, Tensor};
+
+/// Opens the CUDA device with this ordinal.
+///
+/// # Errors
+/// `Unsupported` if this build has no CUDA, `Device` if there is no such device.
+pub fn cuda_device(ordinal: usize) -> Result<Device> {
+    if !cfg!(feature = "cuda") {
+        return Err(Error::unsupported("device cuda: this build has no CUDA support, build with the feature `cuda`"));
+    }
+    Ok(Device::new_cuda(ordinal)?)
+}
+
+/// Whether the op has a CPU kernel to run, or must fall back to tensor operations.
+pub(crate) fn on_cpu(x: &Tensor) -> bool {
+    matches!(x.device(), Device::Cpu)
+}

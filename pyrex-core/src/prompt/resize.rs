@@ -1,0 +1,1 @@
+//! resize as the reference does

@@ -1,0 +1,1 @@
+//! which cache blocks are free

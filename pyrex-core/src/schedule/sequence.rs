@@ -1,0 +1,1 @@
+//! a request on its way
