@@ -119,3 +119,69 @@ pub fn clamp<S: Simd>(simd: S, x: S::f32s, low: f32, high: f32) -> S::f32s {
     let x = simd.select_f32s(simd.less_than_f32s(x, low), low, x);
     simd.select_f32s(simd.greater_than_f32s(x, high), high, x)
 }
+
+/// Multiplies the first slice by the second, element by element.
+#[derive(Debug)]
+pub struct Multiply<'a>(pub &'a mut [f32], pub &'a [f32]);
+
+impl WithSimd for Multiply<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        for (x, factor) in self.0.iter_mut().zip(self.1) {
+            *x *= factor;
+        }
+    }
+}
+
+/// `Σ x²`, in several partial sums as a pairwise summation would hold them.
+#[derive(Debug)]
+pub struct SumOfSquares<'a>(pub &'a [f32]);
+
+impl WithSimd for SumOfSquares<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> f32 {
+        let (vectors, rest) = S::as_simd_f32s(self.0);
+        let (groups, tail) = pulp::as_arrays::<4, _>(vectors);
+        let mut sums = [simd.splat_f32s(0.0); 4];
+        for group in groups {
+            for (sum, &x) in sums.iter_mut().zip(group) {
+                *sum = simd.mul_add_e_f32s(x, x, *sum);
+            }
+        }
+        for (sum, &x) in sums.iter_mut().zip(tail) {
+            *sum = simd.mul_add_e_f32s(x, x, *sum);
+        }
+        let x = simd.partial_load_f32s(rest);
+        sums[3] = simd.mul_add_e_f32s(x, x, sums[3]);
+        let [a, b, c, d] = sums;
+        simd.reduce_sum_f32s(simd.add_f32s(simd.add_f32s(a, b), simd.add_f32s(c, d)))
+    }
+}
+
+/// Multiplies by a number, then by the weights if there are any.
+#[derive(Debug)]
+pub struct Normalize<'a> {
+    /// The row.
+    pub x: &'a mut [f32],
+    /// The number.
+    pub factor: f32,
+    /// As long as the row.
+    pub weight: Option<&'a [f32]>,
+}
+
+impl WithSimd for Normalize<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { x, factor, weight } = self;
+        match weight {
+            Some(weight) => x.iter_mut().zip(weight).for_each(|(x, weight)| *x = *x * factor * weight),
+            None => x.iter_mut().for_each(|x| *x *= factor),
+        }
+    }
+}
