@@ -45,6 +45,26 @@ pub fn outer<S: Simd, const M: usize, const V: usize>(
     sums
 }
 
+/// `Σ_k columns[k][first + i] · panel[k][j]` for `M` columns from `first` on: as [`outer`], with the other operand transposed.
+#[inline(always)]
+pub fn outer_columns<S: Simd, const M: usize, const V: usize>(
+    simd: S,
+    columns: &[&[f32]],
+    first: usize,
+    panel: &[[S::f32s; V]],
+) -> [[S::f32s; V]; M] {
+    let mut sums = [[simd.splat_f32s(0.0); V]; M];
+    for (column, panel) in columns.iter().zip(panel) {
+        for (sums, &a) in sums.iter_mut().zip(&column[first..first + M]) {
+            let a = simd.splat_f32s(a);
+            for j in 0..V {
+                sums[j] = simd.mul_add_e_f32s(a, panel[j], sums[j]);
+            }
+        }
+    }
+    sums
+}
+
 /// Rows laid side by side: element `k` of every row of a panel lies together.
 #[derive(Debug)]
 pub struct Panels {
@@ -64,28 +84,40 @@ pub struct Panel {
     pub vectors: usize,
     /// Rows and unused lanes.
     pub width: usize,
-    offset: usize,
+    /// Lanes of the panels before it.
+    first_lane: usize,
+}
+
+impl Panel {
+    /// Shares `rows` out among panels as wide as they can be.
+    pub fn split(level: Level, rows: usize) -> Vec<Self> {
+        let lanes = level.lanes();
+        let mut list = Vec::new();
+        let (mut start, mut first_lane) = (0, 0);
+        while start < rows {
+            let vectors = (rows - start).div_ceil(lanes).min(MAX_VECTORS);
+            let width = vectors * lanes;
+            let end = rows.min(start + width);
+            list.push(Self { rows: start..end, vectors, width, first_lane });
+            first_lane += width;
+            start = end;
+        }
+        list
+    }
 }
 
 impl Panels {
     /// Room for `rows` of `cols`.
     pub fn new(level: Level, rows: usize, cols: usize) -> Self {
-        let lanes = level.lanes();
-        let mut list = Vec::new();
-        let (mut start, mut offset) = (0, 0);
-        while start < rows {
-            let vectors = (rows - start).div_ceil(lanes).min(MAX_VECTORS);
-            let end = rows.min(start + vectors * lanes);
-            list.push(Panel { rows: start..end, vectors, width: vectors * lanes, offset });
-            offset += vectors * lanes * cols;
-            start = end;
-        }
-        Self { buffer: AlignedBuffer::zeros(offset), cols, list }
+        let list = Panel::split(level, rows);
+        let lanes: usize = list.iter().map(|panel| panel.width).sum();
+        Self { buffer: AlignedBuffer::zeros(lanes * cols), cols, list }
     }
 
     /// Columns `range` of a panel.
     pub fn columns(&self, panel: &Panel, range: Range<usize>) -> &[f32] {
-        &self.buffer.as_slice()[panel.offset + range.start * panel.width..panel.offset + range.end * panel.width]
+        let offset = panel.first_lane * self.cols;
+        &self.buffer.as_slice()[offset + range.start * panel.width..offset + range.end * panel.width]
     }
 
     /// Each panel with its elements, to fill.
