@@ -33,7 +33,8 @@ impl RopeTable {
         let axes = if positions.rank() == 2 { positions.dim(1)? } else { 1 };
         let pairs = inv_freq.dim(0)?;
         let positions = positions.to_dtype(DType::F32)?.reshape((tokens, axes, 1))?;
-        let angles = positions.broadcast_mul(&inv_freq.reshape((1, 1, pairs))?)?.reshape((tokens, axes * pairs))?;
+        let angles =
+            positions.broadcast_mul(&inv_freq.reshape((1, 1, pairs))?)?.reshape((tokens, axes * pairs))?;
         Ok(Self { cos: angles.cos()?.to_dtype(dtype)?, sin: angles.sin()?.to_dtype(dtype)?, axes })
     }
 }
