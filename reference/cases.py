@@ -24,6 +24,7 @@ def write_images(golden):
         pattern(width, height).save(folder / f"pattern_{width}x{height}.png")
     for source in [*sorted(EXAMPLES.glob("*.png")), PHOTO]:
         shutil.copyfile(source, folder / source.name)
+    shutil.copyfile(PHOTO.parent / "images.md", folder / "README.md")
 
 
 def pattern(width, height, block=9):

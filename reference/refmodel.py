@@ -4,7 +4,9 @@
 """
 
 import hashlib
+import platform
 from contextlib import nullcontext
+from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -103,6 +105,12 @@ def image_paths(messages):
         for part in message["content"]
         if part["type"] == "image"
     ]
+
+
+def versions():
+    """What a golden depends on besides the weights."""
+    packages = ("torch", "torchvision", "transformers", "tokenizers", "safetensors", "numpy", "pillow")
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
 
 
 def sha256(path):
