@@ -58,7 +58,8 @@ impl ModelSource {
         match self {
             Self::Memory(files) => Ok(files.get(name).map(|bytes| Cow::Borrowed((**bytes).as_ref()))),
             Self::Path(path) => {
-                let path = if path.is_file() && name == "config.json" { path.clone() } else { path.join(name) };
+                let path =
+                    if path.is_file() && name == "config.json" { path.clone() } else { path.join(name) };
                 let metadata = match std::fs::metadata(&path) {
                     Ok(metadata) => metadata,
                     Err(error) if is_absence(&error) => return Ok(None),
@@ -70,7 +71,8 @@ impl ModelSource {
                         metadata.len()
                     )));
                 }
-                let bytes = std::fs::read(&path).map_err(|e| Error::io(format_args!("{}: {e}", path.display())))?;
+                let bytes =
+                    std::fs::read(&path).map_err(|e| Error::io(format_args!("{}: {e}", path.display())))?;
                 Ok(Some(Cow::Owned(bytes)))
             }
         }
@@ -111,7 +113,8 @@ pub fn load(options: &LoadOptions) -> Result<LoadedModel> {
     let bytes = options.source.require("config.json")?;
     let named: Named =
         serde_json::from_slice(&bytes).map_err(|e| Error::invalid_model(format_args!("config.json: {e}")))?;
-    let answers = |name: &String| FAMILIES.iter().find(|family| family.architectures.contains(&name.as_str()));
+    let answers =
+        |name: &String| FAMILIES.iter().find(|family| family.architectures.contains(&name.as_str()));
     match named.architectures.iter().find_map(answers) {
         Some(family) => (family.load)(options),
         None => Err(Error::unsupported(format_args!(
