@@ -10,13 +10,7 @@ use candle_core::{DType, Tensor};
 ///
 /// # Errors
 /// `Internal` if a slot is not below `num_slots`.
-pub fn average_pool(
-    x: &Tensor,
-    slots: &Tensor,
-    num_slots: usize,
-    tile_len: usize,
-    scale: f32,
-) -> Result<Tensor> {
+pub fn average_pool(x: &Tensor, slots: &Tensor, num_slots: usize, tile_len: usize, scale: f32) -> Result<Tensor> {
     let (_, width) = x.dims2()?;
     let share = (x.to_dtype(DType::F32)? / tile_len as f64)?;
     let sums = Tensor::zeros((num_slots, width), DType::F32, x.device())?.index_add(slots, &share, 0)?;

@@ -24,13 +24,7 @@ pub struct PagedKv<'a> {
 ///
 /// # Errors
 /// `Internal` if the shapes do not fit.
-pub fn paged_attention(
-    q: &Tensor,
-    kv: &PagedKv<'_>,
-    queries: &Queries,
-    window: Option<usize>,
-    scale: f32,
-) -> Result<Tensor> {
+pub fn paged_attention(q: &Tensor, kv: &PagedKv<'_>, queries: &Queries, window: Option<usize>, scale: f32) -> Result<Tensor> {
     reference(q, kv, queries, window, scale)
 }
 
@@ -40,13 +34,7 @@ pub fn paged_attention(
 ///
 /// # Errors
 /// `Internal` if the shapes do not fit.
-pub fn segment_attention(
-    q: &Tensor,
-    k: &Tensor,
-    v: &Tensor,
-    segment_start: &Tensor,
-    scale: f32,
-) -> Result<Tensor> {
+pub fn segment_attention(q: &Tensor, k: &Tensor, v: &Tensor, segment_start: &Tensor, scale: f32) -> Result<Tensor> {
     let starts = segment_start.to_vec1::<u32>()?;
     let mut outputs = Vec::new();
     for pair in starts.windows(2) {
@@ -65,13 +53,7 @@ pub fn segment_attention(
 ///
 /// # Errors
 /// As [`paged_attention`].
-pub fn reference(
-    q: &Tensor,
-    kv: &PagedKv<'_>,
-    queries: &Queries,
-    window: Option<usize>,
-    scale: f32,
-) -> Result<Tensor> {
+pub fn reference(q: &Tensor, kv: &PagedKv<'_>, queries: &Queries, window: Option<usize>, scale: f32) -> Result<Tensor> {
     let (_, heads, _) = q.dims3()?;
     let kv_heads = kv.keys.dim(1)?;
     let starts = queries.query_start.to_vec1::<u32>()?;
@@ -84,9 +66,8 @@ pub fn reference(
             continue;
         }
         let len = positions[end - 1] as usize + 1;
-        let slots: Vec<u32> = (0..len)
-            .map(|j| table[j / kv.block_size] * kv.block_size as u32 + (j % kv.block_size) as u32)
-            .collect();
+        let slots: Vec<u32> =
+            (0..len).map(|j| table[j / kv.block_size] * kv.block_size as u32 + (j % kv.block_size) as u32).collect();
         let slots = Tensor::from_vec(slots, len, q.device())?;
         let gathered = |pool: &Tensor| -> Result<Tensor> {
             let rows = pool.index_select(&slots, 0)?.transpose(0, 1)?.to_dtype(DType::F32)?;
