@@ -1,6 +1,6 @@
 //! From a folder, or bytes in memory, to a model: `config.json` names the architecture, the architecture the family.
 
-use super::{FAMILIES, LoadedModel, SamplingDefaults};
+use super::{FAMILIES, Family, LoadedModel, SamplingDefaults};
 use crate::error::{Error, Result};
 use crate::ops::matrix::SharedBytes;
 use crate::weights::mmap;
@@ -134,21 +134,28 @@ impl fmt::Display for ModelSource {
 /// # Errors
 /// `InvalidModel` if a file is missing or wrong, `Unsupported` if no family answers to the architecture.
 pub fn load(options: &LoadOptions) -> Result<LoadedModel> {
+    (family_of(&options.source)?.load)(options)
+}
+
+/// The family that answers to the architecture in `config.json`.
+///
+/// # Errors
+/// `InvalidModel` if there is no `config.json`, `Unsupported` if no family answers.
+pub fn family_of(source: &ModelSource) -> Result<&'static Family> {
     #[derive(Deserialize)]
     struct Named {
         #[serde(default)]
         architectures: Vec<String>,
     }
-    let named: Named = parse_json("config.json", &options.source.require("config.json")?)?;
+    let named: Named = parse_json("config.json", &source.require("config.json")?)?;
     let answers = |name: &String| FAMILIES.iter().find(|family| family.architectures.contains(&name.as_str()));
-    match named.architectures.iter().find_map(answers) {
-        Some(family) => (family.load)(options),
-        None => Err(Error::unsupported(format_args!(
+    named.architectures.iter().find_map(answers).ok_or_else(|| {
+        Error::unsupported(format_args!(
             "config.json names the architectures {:?}, expected one of {:?}",
             named.architectures,
             FAMILIES.iter().flat_map(|family| family.architectures).collect::<Vec<_>>()
-        ))),
-    }
+        ))
+    })
 }
 
 /// Reads a JSON file of a checkpoint.

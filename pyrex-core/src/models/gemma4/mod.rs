@@ -8,7 +8,7 @@ pub mod prompt;
 pub mod vision;
 pub mod weights;
 
-use super::{Family, LoadFormat, LoadOptions, LoadedModel, Model, ModelSpec, load::generation_defaults};
+use super::{Family, LoadFormat, LoadOptions, LoadedModel, Model, ModelDescription, ModelSource, ModelSpec, load::generation_defaults};
 use crate::batch::{Batch, ImageBatch};
 use crate::error::{Error, Result};
 use crate::kv::KvPool;
@@ -24,8 +24,12 @@ use std::sync::Arc;
 use vision::VisionTower;
 
 /// Gemma 4, E2B and E4B.
-pub const FAMILY: Family =
-    Family { name: "gemma4", architectures: &["Gemma4ForConditionalGeneration", "Gemma4ForCausalLM"], load };
+pub const FAMILY: Family = Family {
+    name: "gemma4",
+    architectures: &["Gemma4ForConditionalGeneration", "Gemma4ForCausalLM"],
+    load,
+    describe,
+};
 
 /// A Gemma 4 checkpoint, ready to run.
 pub struct Gemma4 {
@@ -38,6 +42,10 @@ pub struct Gemma4 {
 struct Vision {
     tower: VisionTower,
     embed_vision: MultimodalEmbedder,
+}
+
+fn describe(_source: &ModelSource) -> Result<ModelDescription> {
+    Err(Error::unsupported("describing a Gemma 4 checkpoint"))
 }
 
 fn load(options: &LoadOptions) -> Result<LoadedModel> {
