@@ -16,9 +16,9 @@ const BF16_FACTOR: f64 = 1.5;
 
 fn cases(checkpoint: &str) -> &'static [&'static str] {
     match checkpoint {
-        "shapes" => &["text"],
+        "shapes" => &["text", "image", "two_images", "red_circle"],
         "text-only" => &["text"],
-        _ => &["text"],
+        _ => &["text", "image", "two_images"],
     }
 }
 
@@ -26,8 +26,8 @@ fn cases(checkpoint: &str) -> &'static [&'static str] {
 fn compare(checkpoint: &str, case: &str, dtype: DType, bound: impl Fn(&pyrex_tests::GoldenTap) -> f64) {
     let golden = Golden::read(checkpoint, case);
     let loaded = load_model(checkpoint, dtype);
-    let mut prompt: EncodedPrompt = loaded.processor.encode(&chat_prompt(&golden.messages)).unwrap();
-    prompt.input_ids = golden.input_ids.clone();
+    let prompt: EncodedPrompt = loaded.processor.encode(&chat_prompt(&golden.messages)).unwrap();
+    assert_eq!(prompt.input_ids, golden.input_ids);
     let mut tap = Recorder::default();
     let mut run = Run::new(loaded.model.as_ref(), prompt.input_ids.len());
     let soft = run.encode_images(&mut tap, &prompt);
