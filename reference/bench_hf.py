@@ -55,8 +55,8 @@ def decode(model, output, max_tokens):
 def bench_text(model, args):
     ids = torch.randint(3, 1000, (1, args.prompt_tokens), generator=torch.Generator().manual_seed(0))
     figures = {"prompt_tokens": args.prompt_tokens}
-    prefill_ms, _ = timed_ms(lambda: prefill(model, ids), args.repeat)
     if "prefill" in args.only:
+        prefill_ms, _ = timed_ms(lambda: prefill(model, ids), args.repeat)
         figures |= {"prefill_ms": prefill_ms, "prefill_tok_s": args.prompt_tokens / prefill_ms * 1e3}
     if "decode" in args.only:
         rates = [decode_rate(model, ids, args.max_tokens) for _ in range(args.repeat)]

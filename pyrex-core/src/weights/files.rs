@@ -85,6 +85,12 @@ impl Files {
         self.entries.values().map(|entry| entry.range.len() as u64).sum()
     }
 
+    /// Elements and bytes of the tensor `name`.
+    pub fn size(&self, name: &str) -> Option<(u64, u64)> {
+        let entry = self.entries.get(name)?;
+        Some((entry.shape.iter().map(|n| *n as u64).product(), entry.range.len() as u64))
+    }
+
     /// The tensor as a matrix over the file's own bytes.
     ///
     /// # Errors

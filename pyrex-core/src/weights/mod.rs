@@ -23,6 +23,7 @@ pub struct Store<'a> {
     device: Device,
     seen: RefCell<BTreeSet<String>>,
     problems: RefCell<Vec<String>>,
+    asked: RefCell<Vec<Asked>>,
     taken_bytes: RefCell<u64>,
     progress: Option<&'a dyn Fn(u64, u64)>,
 }
@@ -30,6 +31,16 @@ pub struct Store<'a> {
 enum Source {
     Files(Files),
     Dummy,
+    Shapes,
+}
+
+/// A tensor that a model asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Its name.
+    pub name: String,
+    /// How many elements it has.
+    pub num_elements: usize,
 }
 
 /// A place in the tree of names, such as `model.language_model.layers.3`.
@@ -53,12 +64,23 @@ impl<'a> Store<'a> {
         Self::new(Source::Dummy, device)
     }
 
+    /// Tensors without elements: a model built from them cannot run, but [`asked`](Self::asked) tells what it is made of.
+    pub fn shapes() -> Self {
+        Self::new(Source::Shapes, &Device::Cpu)
+    }
+
+    /// Every tensor that was asked for, in order.
+    pub fn asked(&self) -> Vec<Asked> {
+        self.asked.borrow().clone()
+    }
+
     fn new(source: Source, device: &Device) -> Self {
         Self {
             source,
             device: device.clone(),
             seen: RefCell::default(),
             problems: RefCell::default(),
+            asked: RefCell::default(),
             taken_bytes: RefCell::default(),
             progress: None,
         }
@@ -75,11 +97,11 @@ impl<'a> Store<'a> {
         Weights { store: self, path: String::new() }
     }
 
-    /// Whether any tensor's name begins with `prefix`; always so for dummy weights.
+    /// Whether any tensor's name begins with `prefix`; always so without files.
     pub fn has_prefix(&self, prefix: &str) -> bool {
         match &self.source {
             Source::Files(files) => files.names().any(|name| name.starts_with(prefix)),
-            Source::Dummy => true,
+            Source::Dummy | Source::Shapes => true,
         }
     }
 
@@ -101,6 +123,7 @@ impl<'a> Store<'a> {
     }
 
     fn entry(&self, name: &str, shape: &[usize]) -> Option<&Entry> {
+        self.asked.borrow_mut().push(Asked { name: name.to_string(), num_elements: shape.iter().product() });
         let Source::Files(files) = &self.source else { return None };
         self.seen.borrow_mut().insert(name.to_string());
         let problem = match files.entry(name) {
@@ -150,7 +173,9 @@ impl Weights<'_> {
         let matrix = match (&self.store.source, self.store.entry(&name, shape)) {
             (Source::Dummy, _) => dummy::matrix(&name, rows, cols)?,
             (Source::Files(files), Some(entry)) => files.matrix(entry, (rows, cols))?,
-            (Source::Files(_), None) => return Matrix::from_bytes(files::no_bytes(), 0..0, DType::F32, (0, 0)),
+            (Source::Files(_) | Source::Shapes, _) => {
+                return Matrix::from_bytes(files::no_bytes(), 0..0, DType::F32, (0, 0));
+            }
         };
         let matrix = matrix.to_device(&self.store.device)?;
         self.store.took(rows * cols * matrix.dtype().size_in_bytes());
@@ -179,11 +204,11 @@ impl Weights<'_> {
         Ok(values.map_or(dummy, |values| values.first().copied().unwrap_or_default()))
     }
 
-    /// Whether the checkpoint has `name`; always so for dummy weights.
+    /// Whether the checkpoint has `name`; always so without files.
     pub fn has(&self, name: &str) -> bool {
         match &self.store.source {
             Source::Files(files) => files.entry(&self.join(name)).is_some(),
-            Source::Dummy => true,
+            Source::Dummy | Source::Shapes => true,
         }
     }
 
@@ -193,7 +218,7 @@ impl Weights<'_> {
         let entry = self.store.entry(&name, shape);
         match (&self.store.source, entry) {
             (Source::Dummy, _) => Ok(None),
-            (Source::Files(_), None) => Ok(Some(Vec::new())),
+            (Source::Files(_), None) | (Source::Shapes, _) => Ok(Some(Vec::new())),
             (Source::Files(files), Some(entry)) => {
                 let matrix = files.matrix(entry, (1, len))?;
                 self.store.took(len * matrix.dtype().size_in_bytes());

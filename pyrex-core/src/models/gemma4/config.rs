@@ -116,6 +116,8 @@ pub struct Config {
     pub eos_token_ids: Vec<u32>,
     /// Prefix of the decoder's tensors.
     pub text_prefix: &'static str,
+    /// Whether the checkpoint has an audio tower, which this build leaves alone.
+    pub has_audio: bool,
 }
 
 impl Config {
@@ -160,14 +162,14 @@ impl TryFrom<RawConfig> for Config {
     type Error = Error;
 
     fn try_from(raw: RawConfig) -> Result<Self> {
-        let text_prefix = raw.text_prefix();
+        let (text_prefix, has_audio) = (raw.text_prefix(), raw.has_audio());
         let eos_token_ids = raw.eos_token_id.clone().map(OneOrMany::into_vec).unwrap_or_default();
         let placeholder_ids = [raw.image_token_id, raw.video_token_id, raw.audio_token_id].into_iter().flatten().collect();
         let vision = raw.vision_config.as_ref().map(vision).transpose().map_err(|e| e.context("vision_config"))?;
         let tied = raw.tie_word_embeddings;
         let text = raw.text_config.ok_or_else(|| Error::invalid_model("text_config is missing"))?;
         let text = text_config(&text, tied).map_err(|e| e.context("text_config"))?;
-        Ok(Self { text, vision, placeholder_ids, eos_token_ids, text_prefix })
+        Ok(Self { text, vision, placeholder_ids, eos_token_ids, text_prefix, has_audio })
     }
 }
 

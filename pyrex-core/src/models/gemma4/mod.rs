@@ -2,20 +2,22 @@
 
 pub mod config;
 pub mod decoder;
+mod describe;
 pub mod ple;
 pub mod pooler;
 pub mod prompt;
 pub mod vision;
 pub mod weights;
 
-use super::{Family, LoadFormat, LoadOptions, LoadedModel, Model, ModelDescription, ModelSource, ModelSpec, load::generation_defaults};
+use super::load::generation_defaults;
+use super::{Family, LoadFormat, LoadOptions, LoadedModel, Model, ModelSpec};
 use crate::batch::{Batch, ImageBatch};
 use crate::error::{Error, Result};
 use crate::kv::KvPool;
 use crate::prompt::Patches;
 use crate::trace::Tap;
 use crate::weights::Store;
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use config::Config;
 use decoder::Decoder;
 use pooler::MultimodalEmbedder;
@@ -28,7 +30,7 @@ pub const FAMILY: Family = Family {
     name: "gemma4",
     architectures: &["Gemma4ForConditionalGeneration", "Gemma4ForCausalLM"],
     load,
-    describe,
+    describe: describe::describe,
 };
 
 /// A Gemma 4 checkpoint, ready to run.
@@ -42,10 +44,6 @@ pub struct Gemma4 {
 struct Vision {
     tower: VisionTower,
     embed_vision: MultimodalEmbedder,
-}
-
-fn describe(_source: &ModelSource) -> Result<ModelDescription> {
-    Err(Error::unsupported("describing a Gemma 4 checkpoint"))
 }
 
 fn load(options: &LoadOptions) -> Result<LoadedModel> {
@@ -71,18 +69,23 @@ fn load(options: &LoadOptions) -> Result<LoadedModel> {
     Ok(LoadedModel { model: Box::new(model), processor: Arc::new(processor) })
 }
 
+fn load_parts(store: &Store<'_>, config: &Config, dtype: DType) -> Result<(Decoder, Option<Vision>)> {
+    let root = store.root();
+    let decoder = Decoder::load(&root, &root.at(config.text_prefix), &config.text, dtype)?;
+    let load_vision = |vision: &config::VisionConfig| -> Result<Vision> {
+        let (tower, embed) = (root.at("model.vision_tower"), root.at("model.embed_vision"));
+        Ok(Vision {
+            tower: VisionTower::load(&tower, vision)?,
+            embed_vision: MultimodalEmbedder::load(&embed, vision, config.text.hidden_size, dtype)?,
+        })
+    };
+    let vision = config.vision.as_ref().map(load_vision).transpose()?;
+    Ok((decoder, vision))
+}
+
 impl Gemma4 {
     fn load(store: &Store<'_>, config: Config, spec: ModelSpec) -> Result<Self> {
-        let root = store.root();
-        let decoder = Decoder::load(&root, &root.at(config.text_prefix), &config.text, spec.dtype)?;
-        let load_vision = |vision: &config::VisionConfig| -> Result<Vision> {
-            let (tower, embed) = (root.at("model.vision_tower"), root.at("model.embed_vision"));
-            Ok(Vision {
-                tower: VisionTower::load(&tower, vision)?,
-                embed_vision: MultimodalEmbedder::load(&embed, vision, config.text.hidden_size, spec.dtype)?,
-            })
-        };
-        let vision = config.vision.as_ref().map(load_vision).transpose()?;
+        let (decoder, vision) = load_parts(store, &config, spec.dtype)?;
         store.finish(|name| weights::is_inert(&config, name))?;
         Ok(Self { decoder, vision, config, spec })
     }

@@ -5,6 +5,7 @@
 
 use super::config::VisionConfig;
 use super::pooler::Pooler;
+use super::prompt::{patch_positions, pool_slots};
 use crate::batch::ImageBatch;
 use crate::error::{Error, Result};
 use crate::nn::{GatedMlp, Linear, RmsNorm};
@@ -197,7 +198,7 @@ fn linear(weights: &Weights<'_>, config: &VisionConfig, in_features: usize, out_
 /// `Internal` if an image's grid is not made of whole tiles, or its pixels are not as many as its patches hold.
 pub fn image_batch(images: &[&Patches], config: &VisionConfig, device: &Device) -> Result<ImageBatch> {
     let (k, patch_len) = (config.pooling_kernel_size, 3 * config.patch_size * config.patch_size);
-    let (mut pixels, mut positions, mut pool_slots) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut pixels, mut positions, mut slots) = (Vec::new(), Vec::new(), Vec::new());
     let (mut segment_start, mut num_soft_tokens) = (vec![0u32], 0usize);
     for image in images {
         let (columns, rows) = (image.columns, image.rows);
@@ -209,19 +210,17 @@ pub fn image_batch(images: &[&Patches], config: &VisionConfig, device: &Device) 
             )));
         }
         pixels.extend_from_slice(&image.pixels);
-        for (y, x) in (0..rows).flat_map(|y| (0..columns).map(move |x| (y, x))) {
-            positions.extend([x as u32, y as u32]);
-            pool_slots.push((num_soft_tokens + x / k + columns / k * (y / k)) as u32);
-        }
+        positions.extend(patch_positions(columns, rows).flatten());
+        slots.extend(pool_slots(columns, rows, k, num_soft_tokens));
         num_soft_tokens += (columns / k) * (rows / k);
-        segment_start.push(pool_slots.len() as u32);
+        segment_start.push(slots.len() as u32);
     }
-    let patches = pool_slots.len();
+    let patches = slots.len();
     Ok(ImageBatch {
         pixels: Tensor::from_vec(pixels, (patches, patch_len), device)?,
         positions: Tensor::from_vec(positions, (patches, 2), device)?,
         segment_start: Tensor::from_vec(segment_start, images.len() + 1, device)?,
-        pool_slots: Tensor::from_vec(pool_slots, patches, device)?,
+        pool_slots: Tensor::from_vec(slots, patches, device)?,
         num_soft_tokens,
     })
 }
