@@ -61,12 +61,12 @@ impl EngineCore {
     /// One step: plan, encode images, run, sample, deliver. An error ends the requests of the step and no other.
     fn step(&mut self) {
         let plan = self.scheduler.plan();
+        if plan.chunks.is_empty() {
+            return self.fail_stuck();
+        }
         match self.compute(&plan) {
             Ok(tokens) => tokens.into_iter().for_each(|(id, token_id)| self.deliver(id, token_id)),
             Err(error) => plan.chunks.iter().for_each(|chunk| self.fail(chunk.sequence_id, error.clone())),
-        }
-        if plan.chunks.is_empty() {
-            self.fail_stuck();
         }
         self.publish();
     }
@@ -160,7 +160,7 @@ impl EngineCore {
         live
     }
 
-    /// Live requests, and nothing that can run: the cache is too small for one of them.
+    /// Nothing can run: if anybody is live, the cache is too small for it.
     fn fail_stuck(&mut self) {
         for id in self.live.keys().copied().collect::<Vec<_>>() {
             self.fail(id, Error::out_of_memory("the cache has no room for the next tokens of the request"));

@@ -124,7 +124,9 @@ impl Script {
     pub fn load(self) -> LoadedModel {
         let spec = ModelSpec {
             family: "scripted",
-            kv: KvLayout { layers: vec![KvLayer::Owns { num_key_value_heads: 1, head_dim: 1, window: None }] },
+            kv: KvLayout {
+                layers: vec![KvLayer::Owns { num_key_value_heads: 1, head_dim: 1, window: None }],
+            },
             vocab_size: VOCAB_SIZE,
             max_position_embeddings: self.max_position_embeddings,
             stop_ids: vec![STOP_ID],
@@ -187,7 +189,8 @@ impl Model for Scripted {
             let sequence = starts.iter().filter(|start| **start <= row).count() - 1;
             let seen = 0..=fed.positions[row as usize] as usize;
             let slot = |position: usize| {
-                tables[sequence][position / batch.block_size] as usize * batch.block_size + position % batch.block_size
+                tables[sequence][position / batch.block_size] as usize * batch.block_size
+                    + position % batch.block_size
             };
             let token_ids: Vec<u32> = seen.map(|position| slots[slot(position)] as u32).collect();
             logits.extend(self.script.logits(&token_ids));
@@ -215,7 +218,9 @@ impl Fed {
     fn of(batch: &Batch) -> Result<Self> {
         let soft_tokens = match &batch.soft_tokens {
             None => Vec::new(),
-            Some(soft) => soft.rows.to_vec1::<u32>()?.into_iter().zip(soft.embeds.to_vec2::<f32>()?).collect(),
+            Some(soft) => {
+                soft.rows.to_vec1::<u32>()?.into_iter().zip(soft.embeds.to_vec2::<f32>()?).collect()
+            }
         };
         Ok(Self {
             input_ids: batch.input_ids.to_vec1()?,
@@ -240,7 +245,9 @@ impl Processor for ByteProcessor {
                     match &message.content {
                         Content::Nothing => {}
                         Content::Text(text) => push_text(&mut encoded, text)?,
-                        Content::Parts(parts) => parts.iter().try_for_each(|part| push_part(&mut encoded, part))?,
+                        Content::Parts(parts) => {
+                            parts.iter().try_for_each(|part| push_part(&mut encoded, part))?
+                        }
                     }
                 }
             }
@@ -250,7 +257,8 @@ impl Processor for ByteProcessor {
 
     fn detokenizer(&self) -> Detokenizer {
         // Ids past the list, such as the stop id, say nothing.
-        let byte = |id: u32| char::from_u32(id).filter(char::is_ascii).map_or(format!("<0x{id:02X}>"), String::from);
+        let byte =
+            |id: u32| char::from_u32(id).filter(char::is_ascii).map_or(format!("<0x{id:02X}>"), String::from);
         Detokenizer::from_pieces((0..256).map(byte).collect())
     }
 }
