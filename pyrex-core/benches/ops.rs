@@ -15,8 +15,13 @@ const COLD_BYTES: usize = 400 << 20;
 
 fn main() -> Result<()> {
     let wanted = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
-    let sections: [(&str, fn() -> Result<()>); 5] =
-        [("bandwidth", bandwidth), ("matvec", matvec), ("gemm", gemm), ("attention", attention), ("rows", rows)];
+    let sections: [(&str, fn() -> Result<()>); 5] = [
+        ("bandwidth", bandwidth),
+        ("matvec", matvec),
+        ("gemm", gemm),
+        ("attention", attention),
+        ("rows", rows),
+    ];
     for (name, run) in sections {
         if wanted.as_ref().is_none_or(|wanted| name.contains(wanted.as_str())) {
             println!("\n{name}");
@@ -51,7 +56,8 @@ fn bandwidth() -> Result<()> {
 fn read_bandwidth(threads: usize) -> f64 {
     let words = vec![1u64; COLD_BYTES / 8];
     let sum = |part: &[u64]| part.iter().fold(0u64, |sum, word| sum ^ word);
-    let seconds = pool(threads).install(|| best(12, || words.par_chunks(1 << 17).map(sum).reduce(|| 0, |a, b| a ^ b)));
+    let seconds =
+        pool(threads).install(|| best(12, || words.par_chunks(1 << 17).map(sum).reduce(|| 0, |a, b| a ^ b)));
     COLD_BYTES as f64 / seconds
 }
 
@@ -65,14 +71,20 @@ fn matvec() -> Result<()> {
         for dtype in [DType::BF16, DType::F32, DType::F16] {
             let bytes = rows * cols * dtype.size_in_bytes();
             let weight = noise((rows, cols), dtype)?;
-            let weights = (0..COLD_BYTES.div_ceil(bytes)).map(|_| Matrix::from_tensor(&weight)).collect::<Result<Vec<_>>>()?;
+            let weights = (0..COLD_BYTES.div_ceil(bytes))
+                .map(|_| Matrix::from_tensor(&weight))
+                .collect::<Result<Vec<_>>>()?;
             let total = (weights.len() * bytes) as f64;
             for (tokens, threads) in [(1, 1), (1, 2), (2, 2), (4, 2), (8, 2), (16, 2)] {
                 if dtype != DType::BF16 && (tokens, threads) != (1, 2) {
                     continue;
                 }
                 let x = noise((tokens, cols), DType::F32)?;
-                let run = || weights.iter().try_for_each(|weight| matmul::matmul(&x, weight).map(|y| drop(black_box(y))));
+                let run = || {
+                    weights
+                        .iter()
+                        .try_for_each(|weight| matmul::matmul(&x, weight).map(|y| drop(black_box(y))))
+                };
                 let rate = total / pool(threads).install(|| best(4, run));
                 let share = 100.0 * rate / peak[threads - 1];
                 println!(
@@ -122,9 +134,12 @@ fn attention() -> Result<()> {
     let start = Tensor::new(&[0u32, patches as u32], &Device::Cpu)?;
     let flops = (4 * patches * patches * heads * width) as f64;
     for threads in [1, 2] {
-        let seconds =
-            pool(threads).install(|| best(4, || segment_attention(&q, &k, &v, &start, 1.0).expect("the shapes fit")));
-        println!("  vision [{patches}, {heads}, {width}], {threads} threads: {:6.1} GFLOP/s", flops / seconds / 1e9);
+        let seconds = pool(threads)
+            .install(|| best(4, || segment_attention(&q, &k, &v, &start, 1.0).expect("the shapes fit")));
+        println!(
+            "  vision [{patches}, {heads}, {width}], {threads} threads: {:6.1} GFLOP/s",
+            flops / seconds / 1e9
+        );
     }
     Ok(())
 }
@@ -135,7 +150,8 @@ fn rows() -> Result<()> {
     let bytes = (512 * 6144 * 4) as f64;
     for threads in [1, 2] {
         let pool = pool(threads);
-        let norm = pool.install(|| best(20, || rms_norm::rms_norm(&x, Some(&weight), 1e-6).expect("the shapes fit")));
+        let norm = pool
+            .install(|| best(20, || rms_norm::rms_norm(&x, Some(&weight), 1e-6).expect("the shapes fit")));
         let gelu = pool.install(|| best(20, || activation::gelu_mul(&x, &y).expect("the shapes fit")));
         println!(
             "  [512, 6144] f32, {threads} threads: rms_norm {:5.2} ms ({:.1} GB/s), gelu_mul {:5.2} ms ({:.1} GB/s)",

@@ -128,7 +128,8 @@ fn run<T: Float>(level: Level, x: &Tensor, other: Option<&Tensor>, program: &[St
     let (x_view, other_view) = (host_view(&x)?, host_view(&other)?);
     let (source, other) = (x_view.slice::<T>()?, other_view.slice::<T>()?);
     let mut target = vec![T::zero(); source.len()];
-    let parts = target.par_chunks_mut(TASK_LEN).zip(source.par_chunks(TASK_LEN)).zip(other.par_chunks(TASK_LEN));
+    let parts =
+        target.par_chunks_mut(TASK_LEN).zip(source.par_chunks(TASK_LEN)).zip(other.par_chunks(TASK_LEN));
     parts.for_each(|((target, source), other)| {
         let (mut chunk, mut factor) = ([0.0; CHUNK_LEN], [0.0; CHUNK_LEN]);
         let chunks = target.chunks_mut(CHUNK_LEN).zip(source.chunks(CHUNK_LEN)).zip(other.chunks(CHUNK_LEN));

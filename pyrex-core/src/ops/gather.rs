@@ -141,7 +141,8 @@ impl InplaceOp3 for WriteSlots {
             let offsets = layout.contiguous_offsets();
             offsets.ok_or_else(|| candle_core::Error::Msg("write_slots takes contiguous tensors".into()))
         };
-        let ((p0, p1), (t0, t1), (s0, s1)) = (range(pool_layout)?, range(slots_layout)?, range(source_layout)?);
+        let ((p0, p1), (t0, t1), (s0, s1)) =
+            (range(pool_layout)?, range(slots_layout)?, range(source_layout)?);
         let slots = &slots.as_slice::<u32>()?[t0..t1];
         let copied = match (pool, source) {
             (CpuStorage::F32(pool), CpuStorage::F32(source)) => {

@@ -25,7 +25,10 @@ pub struct HostView<G> {
 pub fn host_view(tensor: &Tensor) -> Result<HostView<impl Deref<Target = Storage> + '_>> {
     let (storage, layout) = tensor.storage_and_layout();
     let Some((start, end)) = layout.contiguous_offsets() else {
-        return Err(Error::internal(format_args!("expected a contiguous tensor, found strides {:?}", layout.stride())));
+        return Err(Error::internal(format_args!(
+            "expected a contiguous tensor, found strides {:?}",
+            layout.stride()
+        )));
     };
     match &*storage {
         Storage::Cpu(_) => Ok(HostView { storage, range: start..end }),

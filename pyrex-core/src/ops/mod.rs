@@ -27,7 +27,9 @@ use candle_core::{DType, Device, Tensor};
 /// `Unsupported` if this build has no CUDA, `Device` if there is no such device.
 pub fn cuda_device(ordinal: usize) -> Result<Device> {
     if !cfg!(feature = "cuda") {
-        return Err(Error::unsupported("device cuda: this build has no CUDA support, build with the feature `cuda`"));
+        return Err(Error::unsupported(
+            "device cuda: this build has no CUDA support, build with the feature `cuda`",
+        ));
     }
     Ok(Device::new_cuda(ordinal)?)
 }

@@ -15,7 +15,13 @@ use half::bf16;
 ///
 /// # Errors
 /// `Internal` if a slot is not below `num_slots`.
-pub fn average_pool(x: &Tensor, slots: &Tensor, num_slots: usize, tile_len: usize, scale: f32) -> Result<Tensor> {
+pub fn average_pool(
+    x: &Tensor,
+    slots: &Tensor,
+    num_slots: usize,
+    tile_len: usize,
+    scale: f32,
+) -> Result<Tensor> {
     let (patches, width) = x.dims2()?;
     if slots.dims() != [patches] || tile_len == 0 {
         return Err(Error::internal(format_args!(
@@ -49,7 +55,13 @@ pub fn average_pool(x: &Tensor, slots: &Tensor, num_slots: usize, tile_len: usiz
 ///
 /// # Errors
 /// As [`average_pool`].
-pub fn reference(x: &Tensor, slots: &Tensor, num_slots: usize, tile_len: usize, scale: f32) -> Result<Tensor> {
+pub fn reference(
+    x: &Tensor,
+    slots: &Tensor,
+    num_slots: usize,
+    tile_len: usize,
+    scale: f32,
+) -> Result<Tensor> {
     let (_, width) = x.dims2()?;
     let share = (x.to_dtype(DType::F32)? / tile_len as f64)?;
     let sums = Tensor::zeros((num_slots, width), DType::F32, x.device())?.index_add(slots, &share, 0)?;

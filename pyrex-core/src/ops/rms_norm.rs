@@ -25,7 +25,11 @@ pub fn rms_norm(x: &Tensor, weight: Option<&Tensor>, eps: f64) -> Result<Tensor>
 pub fn rms_norm_at(level: Level, x: &Tensor, weight: Option<&Tensor>, eps: f64) -> Result<Tensor> {
     let width = x.dim(D::Minus1)?;
     if let Some(weight) = weight.filter(|weight| weight.dims() != [width]) {
-        return Err(Error::internal(format_args!("rms_norm of {:?} with weights {:?}", x.shape(), weight.shape())));
+        return Err(Error::internal(format_args!(
+            "rms_norm of {:?} with weights {:?}",
+            x.shape(),
+            weight.shape()
+        )));
     }
     match x.dtype() {
         _ if x.elem_count() == 0 => Ok(x.clone()),

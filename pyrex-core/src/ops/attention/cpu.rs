@@ -32,7 +32,9 @@ impl Slots<'_> {
     fn slot(self, key: usize) -> usize {
         match self {
             Self::From(start) => start + key,
-            Self::Blocks { table, block_size } => table[key / block_size] as usize * block_size + key % block_size,
+            Self::Blocks { table, block_size } => {
+                table[key / block_size] as usize * block_size + key % block_size
+            }
         }
     }
 }
@@ -114,7 +116,14 @@ impl<T: Weight> Reader<'_, T> {
             let tile = first_key..keys.end.min(first_key + KEY_TILE);
             let keys = self.rows(level, self.cache.keys, tile.clone(), &mut key_scratch);
             let values = self.rows(level, self.cache.values, tile, &mut value_scratch);
-            level.run(Attend { lanes, first_key, keys: &keys, values: &values, scale, softmax: &mut softmax });
+            level.run(Attend {
+                lanes,
+                first_key,
+                keys: &keys,
+                values: &values,
+                scale,
+                softmax: &mut softmax,
+            });
         }
         softmax
     }

@@ -37,7 +37,13 @@ pub struct PagedKv<'a> {
 ///
 /// # Errors
 /// `Internal` if the shapes do not fit, or a position lies outside the cache.
-pub fn paged_attention(q: &Tensor, kv: &PagedKv<'_>, queries: &Queries, window: Option<usize>, scale: f32) -> Result<Tensor> {
+pub fn paged_attention(
+    q: &Tensor,
+    kv: &PagedKv<'_>,
+    queries: &Queries,
+    window: Option<usize>,
+    scale: f32,
+) -> Result<Tensor> {
     paged_attention_at(Level::Widest, q, kv, queries, window, scale)
 }
 
@@ -56,7 +62,10 @@ pub fn paged_attention_at(
     let rows = q.dim(0)?;
     check_heads(q, kv.keys, kv.values)?;
     let (sequences, _) = kv.block_tables.dims2()?;
-    if queries.positions.dims() != [rows] || queries.query_start.dims() != [sequences + 1] || kv.block_size == 0 {
+    if queries.positions.dims() != [rows]
+        || queries.query_start.dims() != [sequences + 1]
+        || kv.block_size == 0
+    {
         return Err(Error::internal(format_args!(
             "attention of {:?} with positions {:?}, starts {:?}, block tables {:?} of blocks of {}",
             q.shape(),
@@ -99,7 +108,13 @@ pub fn paged_attention_at(
 ///
 /// # Errors
 /// `Internal` if the shapes do not fit.
-pub fn segment_attention(q: &Tensor, k: &Tensor, v: &Tensor, segment_start: &Tensor, scale: f32) -> Result<Tensor> {
+pub fn segment_attention(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    segment_start: &Tensor,
+    scale: f32,
+) -> Result<Tensor> {
     segment_attention_at(Level::Widest, q, k, v, segment_start, scale)
 }
 
@@ -158,10 +173,12 @@ fn run(
         }
     }
     if k.dtype() == DType::F32 {
-        let cache = Cache { keys: k_view.slice::<f32>()?, values: v_view.slice()?, heads: kv_heads, head_dim };
+        let cache =
+            Cache { keys: k_view.slice::<f32>()?, values: v_view.slice()?, heads: kv_heads, head_dim };
         attend(level, cache, scale, &mut groups);
     } else {
-        let cache = Cache { keys: k_view.slice::<bf16>()?, values: v_view.slice()?, heads: kv_heads, head_dim };
+        let cache =
+            Cache { keys: k_view.slice::<bf16>()?, values: v_view.slice()?, heads: kv_heads, head_dim };
         attend(level, cache, scale, &mut groups);
     }
     drop(groups);
@@ -194,7 +211,8 @@ fn check_heads(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<()> {
 /// Whether the first `len` keys of a sequence lie in the pool.
 fn check_blocks(table: &[u32], block_size: usize, len: usize, num_slots: usize) -> Result<()> {
     let blocks = len.div_ceil(block_size);
-    let inside = |&block: &u32| (block as usize + 1).checked_mul(block_size).is_some_and(|end| end <= num_slots);
+    let inside =
+        |&block: &u32| (block as usize + 1).checked_mul(block_size).is_some_and(|end| end <= num_slots);
     if blocks > table.len() || !table[..blocks].iter().all(inside) {
         return Err(Error::internal(format_args!(
             "{len} keys in blocks of {block_size} from {table:?} do not lie in a pool of {num_slots} slots"

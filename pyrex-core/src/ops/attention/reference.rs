@@ -11,12 +11,19 @@ use candle_core::{D, DType, Device, Tensor};
 ///
 /// # Errors
 /// `Internal` if the shapes do not fit.
-pub fn paged_reference(q: &Tensor, kv: &PagedKv<'_>, queries: &Queries, window: Option<usize>, scale: f32) -> Result<Tensor> {
+pub fn paged_reference(
+    q: &Tensor,
+    kv: &PagedKv<'_>,
+    queries: &Queries,
+    window: Option<usize>,
+    scale: f32,
+) -> Result<Tensor> {
     let device = q.device();
     let rows = q.dim(0)?;
     let (sequences, blocks) = kv.block_tables.dims2()?;
     let (block_size, context) = (kv.block_size, blocks * kv.block_size);
-    let first_slots = (kv.block_tables.to_dtype(DType::F32)? * block_size as f64)?.reshape((sequences, blocks, 1))?;
+    let first_slots =
+        (kv.block_tables.to_dtype(DType::F32)? * block_size as f64)?.reshape((sequences, blocks, 1))?;
     let slots = first_slots.broadcast_add(&count(block_size, device)?.reshape((1, 1, block_size))?)?;
     let slots = slots.flatten_all()?.to_dtype(DType::U32)?;
 
@@ -39,7 +46,13 @@ pub fn paged_reference(q: &Tensor, kv: &PagedKv<'_>, queries: &Queries, window: 
 ///
 /// # Errors
 /// `Internal` if the shapes do not fit.
-pub fn segment_reference(q: &Tensor, k: &Tensor, v: &Tensor, segment_start: &Tensor, scale: f32) -> Result<Tensor> {
+pub fn segment_reference(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    segment_start: &Tensor,
+    scale: f32,
+) -> Result<Tensor> {
     let patches = q.dim(0)?;
     let segment = segment_of(segment_start, patches)?;
     let seen = segment.reshape((patches, 1))?.broadcast_eq(&segment.reshape((1, patches))?)?;
@@ -52,7 +65,8 @@ fn masked(q: &Tensor, k: &Tensor, v: &Tensor, seen: &Tensor, scale: f32) -> Resu
     let (keys, kv_heads, _) = k.dims3()?;
     // A key head serves the queries of its group: they are rows of one product.
     let group = heads / kv_heads;
-    let queries = q.to_dtype(DType::F32)?.reshape((rows, kv_heads, group, head_dim))?.permute((1, 2, 0, 3))?;
+    let queries =
+        q.to_dtype(DType::F32)?.reshape((rows, kv_heads, group, head_dim))?.permute((1, 2, 0, 3))?;
     let queries = queries.contiguous()?.reshape((kv_heads, group * rows, head_dim))?;
     let by_head = |x: &Tensor| x.to_dtype(DType::F32)?.transpose(0, 1)?.contiguous();
     let scores = (queries.matmul(&by_head(k)?.transpose(1, 2)?.contiguous()?)? * f64::from(scale))?;

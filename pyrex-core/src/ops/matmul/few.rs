@@ -10,7 +10,14 @@ use rayon::prelude::*;
 const TASK_BYTES: usize = 1 << 18;
 
 /// `x · Wᵀ` into `out`. `x`: `[T, C]`, `weights`: `[N, C]`, `out`: `[T, N]`.
-pub(super) fn matmul<W: Weight>(level: Level, x: &[f32], weights: &[W], cols: usize, clip: &Clip, out: &mut [f32]) {
+pub(super) fn matmul<W: Weight>(
+    level: Level,
+    x: &[f32],
+    weights: &[W],
+    cols: usize,
+    clip: &Clip,
+    out: &mut [f32],
+) {
     let mut x = DotRows::new::<W>(level, x, cols);
     if *clip != Clip::NONE {
         level.run(Map(Function::Clamp(clip.input.0, clip.input.1), x.as_mut_slice()));

@@ -17,7 +17,14 @@ const GROUP_PANELS: usize = 12;
 const FILL_COLS: usize = 64;
 
 /// `x · Wᵀ` into `out`. `x`: `[T, C]`, `weights`: `[N, C]`, `out`: `[T, N]`.
-pub(super) fn matmul<W: Weight>(level: Level, x: &[f32], weights: &[W], cols: usize, clip: &Clip, out: &mut [f32]) {
+pub(super) fn matmul<W: Weight>(
+    level: Level,
+    x: &[f32],
+    weights: &[W],
+    cols: usize,
+    clip: &Clip,
+    out: &mut [f32],
+) {
     let panels = pack(level, x, cols, clip);
     let num_rows = weights.len() / cols;
     let blocks = num_rows.div_ceil(BLOCK_ROWS);
@@ -26,7 +33,9 @@ pub(super) fn matmul<W: Weight>(level: Level, x: &[f32], weights: &[W], cols: us
     let mut tasks: Vec<Task<'_, W>> = panels
         .list
         .chunks(group_len)
-        .flat_map(|group| weights.chunks(BLOCK_ROWS * cols).map(move |weights| Task { group, weights, out: Vec::new() }))
+        .flat_map(|group| {
+            weights.chunks(BLOCK_ROWS * cols).map(move |weights| Task { group, weights, out: Vec::new() })
+        })
         .collect();
     let rows_per_group = panels.list[0].width * group_len;
     for (row, line) in out.chunks_exact_mut(num_rows).enumerate() {
@@ -35,7 +44,9 @@ pub(super) fn matmul<W: Weight>(level: Level, x: &[f32], weights: &[W], cols: us
             task.out.push(part);
         }
     }
-    tasks.par_iter_mut().for_each_init(Scratch::default, |scratch, task| task.run(level, &panels, clip, scratch));
+    tasks
+        .par_iter_mut()
+        .for_each_init(Scratch::default, |scratch, task| task.run(level, &panels, clip, scratch));
 }
 
 /// The rows of `x` as panels, limited to the input bounds.

@@ -3,9 +3,9 @@
 //! Each lane is a query. Scores and sums stay transposed (`[keys, lanes]`, `[D, lanes]`), so that the softmax runs down the
 //! lanes without a horizontal step, and keys and values are read where they lie.
 
+use super::AlignedBuffer;
 use super::math::exp;
 use super::tile::{Panel, fill_lane, outer, outer_columns, tile_rows};
-use super::AlignedBuffer;
 use pulp::{Simd, WithSimd};
 use std::ops::Range;
 
@@ -155,8 +155,12 @@ impl Attend<'_> {
     fn run<S: Simd, const M: usize, const V: usize>(self, simd: S) {
         let Softmax { max, sum, values, scores, .. } = self.softmax;
         let scores = &mut vectors_mut::<S, V>(scores.as_mut_slice())[..self.keys.len()];
-        let (max, sum) = (&mut vectors_mut::<S, V>(max.as_mut_slice())[0], &mut vectors_mut::<S, V>(sum.as_mut_slice())[0]);
-        let highest = score_keys::<S, M, V>(simd, self.lanes, (self.first_key, self.keys), self.scale, scores);
+        let (max, sum) = (
+            &mut vectors_mut::<S, V>(max.as_mut_slice())[0],
+            &mut vectors_mut::<S, V>(sum.as_mut_slice())[0],
+        );
+        let highest =
+            score_keys::<S, M, V>(simd, self.lanes, (self.first_key, self.keys), self.scale, scores);
         let mut fade = [simd.splat_f32s(0.0); V];
         let mut base = fade;
         for j in 0..V {

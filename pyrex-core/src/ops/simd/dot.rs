@@ -84,7 +84,9 @@ impl DotRows {
         let lanes = level.lanes();
         let (rows, row_len) = (x.len() / cols.max(1), cols.next_multiple_of(2 * lanes));
         let mut buffer = AlignedBuffer::zeros(rows * row_len);
-        for (source, target) in x.chunks_exact(cols.max(1)).zip(buffer.as_mut_slice().chunks_exact_mut(row_len)) {
+        for (source, target) in
+            x.chunks_exact(cols.max(1)).zip(buffer.as_mut_slice().chunks_exact_mut(row_len))
+        {
             if !W::PAIRS {
                 target[..cols].copy_from_slice(source);
                 continue;
