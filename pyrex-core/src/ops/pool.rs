@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use half::bf16;
 
-/// Averages the patches of each soft token, then scales: `scale · r(Σ x / tile_len)`, where `r` rounds to the dtype of `x`.
+/// Averages the patches of each soft token, then scales: `scale · r(Σ x · (1 / tile_len))`, where `r` rounds to the dtype of `x`.
 ///
 /// `x`: `[P, C]`; `slots`: `[P]` u32, the soft token of each patch; every soft token has `tile_len` patches.
 /// Returns `[num_slots, C]` in f32: scaled values can pass f16's 65504, so the caller casts after standardizing.
@@ -35,14 +35,14 @@ pub fn average_pool(
     }
     let (x_contiguous, slots) = (x.contiguous()?, slots.contiguous()?);
     let (view, slots_view) = (float_view(Level::Widest, &x_contiguous)?, host_view(&slots)?);
+    let share = (1.0 / tile_len as f64) as f32;
     let mut sums = vec![0.0; num_slots * width];
     for (row, &slot) in view.as_slice()?.chunks_exact(width.max(1)).zip(slots_view.slice::<u32>()?) {
         let slot = slot as usize;
         let Some(sums) = sums.get_mut(slot * width..(slot + 1) * width) else {
             return Err(Error::internal(format_args!("patch goes to soft token {slot} of {num_slots}")));
         };
-        let share = tile_len as f32;
-        sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x / share);
+        sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x * share);
     }
     if x.dtype() == DType::BF16 {
         bf16::round(Level::Widest, &mut sums);

@@ -31,8 +31,10 @@ impl RopeTable {
     pub fn new(positions: &Tensor, inv_freq: &Tensor, dtype: DType) -> Result<Self> {
         let tokens = positions.dim(0)?;
         let axes = if positions.rank() == 2 { positions.dim(1)? } else { 1 };
+        let pairs = inv_freq.dim(0)?;
         let positions = positions.to_dtype(DType::F32)?.reshape((tokens, axes, 1))?;
-        let angles = positions.broadcast_mul(&inv_freq.reshape((1, 1, ()))?)?.reshape((tokens, ()))?;
+        let angles =
+            positions.broadcast_mul(&inv_freq.reshape((1, 1, pairs))?)?.reshape((tokens, axes * pairs))?;
         Ok(Self { cos: angles.cos()?.to_dtype(dtype)?, sin: angles.sin()?.to_dtype(dtype)?, axes })
     }
 }

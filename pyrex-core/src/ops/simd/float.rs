@@ -110,3 +110,80 @@ fn rounded_bits(x: f32) -> u32 {
     let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
     if x.is_nan() { bits | 0x0040_0000 } else { rounded }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::simd::dot::Weight;
+
+    #[test]
+    fn every_bf16_and_f16_widens_exactly() {
+        for level in Level::all() {
+            let mut wide = vec![0.0; 1 << 16];
+            let bf16s: Vec<bf16> = (0..=u16::MAX).map(bf16::from_bits).collect();
+            bf16::widen(level, &bf16s, &mut wide);
+            assert!(
+                bf16s
+                    .iter()
+                    .zip(&wide)
+                    .all(|(x, y)| x.to_f32().to_bits() == y.to_bits() || x.is_nan() && y.is_nan())
+            );
+            let f16s: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).collect();
+            f16::widen(level, &f16s, &mut wide);
+            assert!(f16s.iter().zip(&wide).all(|(x, y)| x.to_f32() == *y || x.is_nan() && y.is_nan()));
+        }
+    }
+
+    #[test]
+    fn narrowing_rounds_to_nearest_even() {
+        let edges =
+            [0x3f80_8000u32, 0x3f81_8000, 0x3f80_8001, 0x3f80_7fff, 0x7f7f_ffff, 0x8000_0000, 0x0000_8001];
+        let mut x: Vec<f32> = edges.into_iter().map(f32::from_bits).collect();
+        x.extend([f32::INFINITY, f32::NEG_INFINITY, f32::NAN, -f32::NAN]);
+        x.extend((0..100_000u32).map(|i| f32::from_bits(i.wrapping_mul(42_949))));
+        for level in Level::all() {
+            let mut narrow = vec![bf16::ZERO; x.len()];
+            bf16::narrow(level, &x, &mut narrow);
+            let mut rounded = x.clone();
+            bf16::round(level, &mut rounded);
+            for ((x, narrow), rounded) in x.iter().zip(&narrow).zip(&rounded) {
+                let wanted = bf16::from_f32(*x);
+                assert_eq!(narrow.to_bits(), wanted.to_bits(), "{level:?}: {x:e}");
+                assert_eq!(rounded.to_bits(), wanted.to_f32().to_bits(), "{level:?}: {x:e}");
+            }
+        }
+    }
+
+    struct Load<'a, W>(&'a [u8], &'a mut Vec<f32>, std::marker::PhantomData<W>);
+
+    impl<W: Weight> WithSimd for Load<'_, W> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            for bytes in self.0.chunks_exact(2 * S::F32_LANES * size_of::<W>()) {
+                let [even, odd] = W::load(simd, bytes);
+                let (even, odd) = ([even], [odd]);
+                let (even, odd): (&[f32], &[f32]) = (bytemuck::cast_slice(&even), bytemuck::cast_slice(&odd));
+                self.1.extend(even.iter().zip(odd).flat_map(|(a, b)| [a, b]));
+            }
+        }
+    }
+
+    #[test]
+    fn pairs_widen_exactly_in_registers() {
+        let bits: Vec<u16> = (0..=u16::MAX).collect();
+        for level in Level::all() {
+            let mut wide = Vec::new();
+            level.run(Load::<f16>(bytemuck::cast_slice(&bits), &mut wide, std::marker::PhantomData));
+            assert_eq!(wide.len(), bits.len());
+            for (&bits, &wide) in bits.iter().zip(&wide) {
+                let wanted = f16::from_bits(bits).to_f32();
+                assert!(
+                    wanted.to_bits() == wide.to_bits() || wanted.is_nan() && wide.is_nan(),
+                    "{level:?}: {bits:#x}"
+                );
+            }
+        }
+    }
+}

@@ -185,3 +185,114 @@ impl WithSimd for Normalize<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::simd::Level;
+
+    /// The greatest error of `function` over `x` in units of the last place of the true value.
+    fn worst(level: Level, function: Function, x: &[f32], truth: impl Fn(f64) -> f64) -> f64 {
+        let mut y = x.to_vec();
+        level.run(Map(function, &mut y));
+        let error = |(&x, &y): (&f32, &f32)| {
+            let truth = truth(f64::from(x));
+            let place = f64::from((truth as f32).abs().next_up()) - f64::from((truth as f32).abs());
+            (f64::from(y) - truth).abs() / place
+        };
+        x.iter().zip(&y).map(error).fold(0.0, f64::max)
+    }
+
+    /// A million numbers from `low` to `high`.
+    fn sweep(low: f64, high: f64) -> Vec<f32> {
+        (0..=1_000_000).map(|i| (low + (high - low) * f64::from(i) / 1e6) as f32).collect()
+    }
+
+    /// Numbers of every magnitude up to `high`, of both signs.
+    fn magnitudes(high: f32) -> Vec<f32> {
+        let positive =
+            (1..high.to_bits() >> 9).map(|bits| f32::from_bits(bits << 9)).filter(|x| x.is_normal());
+        positive.flat_map(|x| [x, -x]).collect()
+    }
+
+    #[test]
+    fn exp_is_within_one_and_a_half_units() {
+        for level in Level::all() {
+            for x in [sweep(-87.3, 88.0), sweep(-1.0, 1.0), magnitudes(80.0)] {
+                assert!(worst(level, Function::Exp, &x, f64::exp) <= 1.5, "{level:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn tanh_is_within_two_units() {
+        for level in Level::all() {
+            for x in [sweep(-12.0, 12.0), sweep(-0.7, 0.7), magnitudes(100.0)] {
+                assert!(worst(level, Function::Tanh, &x, f64::tanh) <= 2.0, "{level:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn gelu_is_as_exact_as_its_sum_allows() {
+        // `1 + tanh` cancels for negative x: the error is a share of x rather than of the value.
+        let truth = |x: f64| {
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
+            0.5 * x * (1.0 + inner.tanh())
+        };
+        for level in Level::all() {
+            let x = sweep(-12.0, 12.0);
+            let mut y = x.clone();
+            level.run(Map(Function::Gelu, &mut y));
+            for (&x, &y) in x.iter().zip(&y) {
+                let error = (f64::from(y) - truth(f64::from(x))).abs();
+                assert!(
+                    error <= 2.0 * f64::from(f32::EPSILON) * f64::from(x.abs()),
+                    "{level:?}: {x} gives {y}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn edges_are_what_softmax_and_clamps_need() {
+        let infinity = f32::INFINITY;
+        for level in Level::all() {
+            let mapped = |function, x: f32| {
+                let mut y = [x; 17];
+                level.run(Map(function, &mut y));
+                assert!(
+                    y.iter().all(|value| value.to_bits() == y[0].to_bits()),
+                    "{level:?}: every lane alike"
+                );
+                y[0]
+            };
+            assert_eq!(mapped(Function::Exp, 0.0), 1.0);
+            assert_eq!(mapped(Function::Exp, -infinity), 0.0);
+            assert_eq!(mapped(Function::Exp, -88.0), 0.0);
+            assert!(mapped(Function::Exp, infinity).is_finite());
+            assert_eq!(mapped(Function::Tanh, infinity), 1.0);
+            assert_eq!(mapped(Function::Tanh, -infinity), -1.0);
+            assert_eq!(mapped(Function::Tanh, 0.0), 0.0);
+            assert_eq!(mapped(Function::Gelu, -100.0), 0.0);
+            assert_eq!(mapped(Function::Gelu, 100.0), 100.0);
+            assert_eq!(mapped(Function::Clamp(-1.0, 2.0), infinity), 2.0);
+            assert_eq!(mapped(Function::Clamp(-1.0, 2.0), -infinity), -1.0);
+            for function in [Function::Exp, Function::Tanh, Function::Gelu, Function::Clamp(-1.0, 2.0)] {
+                assert!(mapped(function, f32::NAN).is_nan(), "{level:?}: {function:?} of NaN");
+            }
+        }
+    }
+
+    #[test]
+    fn sum_of_squares_of_any_length() {
+        for level in Level::all() {
+            for len in [0, 1, 15, 16, 17, 63, 64, 65, 200] {
+                let x: Vec<f32> = (0..len).map(|i| i as f32).collect();
+                let n = len as f32 - 1.0;
+                let wanted = n * (n + 1.0) * (2.0 * n + 1.0) / 6.0;
+                assert_eq!(level.run(SumOfSquares(&x)), wanted.max(0.0), "{level:?}: {len}");
+            }
+        }
+    }
+}

@@ -82,30 +82,36 @@ fn run_avx2<Op: WithSimd>(op: Op) -> Op::Output {
 
 /// Floats that begin at a cache line, so that no vector load straddles two.
 #[derive(Clone, Debug, Default)]
-pub struct AlignedBuffer(Vec<CacheLine>);
+pub struct AlignedBuffer {
+    lines: Vec<CacheLine>,
+    len: usize,
+}
 
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C, align(64))]
 struct CacheLine([f32; 16]);
 
 impl AlignedBuffer {
-    /// `len` zeros, rounded up to whole cache lines.
+    /// `len` zeros.
     pub fn zeros(len: usize) -> Self {
-        Self(vec![CacheLine([0.0; 16]); len.div_ceil(16)])
+        Self { lines: vec![CacheLine([0.0; 16]); len.div_ceil(16)], len }
     }
 
     /// Adds zeros until at least `len` floats are there.
     pub fn grow(&mut self, len: usize) {
-        self.0.resize(self.0.len().max(len.div_ceil(16)), CacheLine([0.0; 16]));
+        if len > self.len {
+            self.lines.resize(len.div_ceil(16), CacheLine([0.0; 16]));
+            self.len = len;
+        }
     }
 
     /// The floats.
     pub fn as_slice(&self) -> &[f32] {
-        bytemuck::cast_slice(&self.0)
+        &bytemuck::cast_slice(&self.lines)[..self.len]
     }
 
     /// The floats, to write.
     pub fn as_mut_slice(&mut self) -> &mut [f32] {
-        bytemuck::cast_slice_mut(&mut self.0)
+        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
     }
 }
