@@ -4,9 +4,16 @@ use pyrex_core::ModelSource;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// Bytes at an address that suits every dtype, so that weights are used in place.
+#[repr(align(64))]
+struct Aligned<T: ?Sized>(T);
+
 macro_rules! files {
     ($($name:literal),+ $(,)?) => {
-        [$(($name, include_bytes!(concat!("../../models/shapes/", $name)).as_slice())),+]
+        [$({
+            static FILE: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!("../../models/shapes/", $name)));
+            ($name, &FILE.0)
+        }),+]
     };
 }
 

@@ -1,7 +1,7 @@
 //! `pyrex generate`: one prompt, its answer streamed as text or printed as one JSON object.
 
 use crate::fail::Failure;
-use crate::options::{ModelArguments, PromptArguments, RunArguments, at_least_one};
+use crate::options::{ModelArguments, PromptArguments, RunArguments, ThreadArguments, at_least_one};
 use crate::progress;
 use clap::{Args, ValueEnum};
 use pyrex_core::{Completion, Engine, EngineOptions, Event, Request, RequestHandle, SamplingParams};
@@ -19,6 +19,8 @@ pub(crate) struct Arguments {
     sampling: SamplingArguments,
     #[command(flatten)]
     run: RunArguments,
+    #[command(flatten)]
+    threads: ThreadArguments,
     /// What to print
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -66,7 +68,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let engine = Engine::open(EngineOptions {
         device: arguments.run.device,
         dtype: arguments.run.dtype,
-        num_threads: arguments.run.num_threads,
+        num_threads: arguments.threads.num_threads,
         progress: progress::on_terminal(),
         ..EngineOptions::new(arguments.model.source()?)
     })?;

@@ -10,6 +10,7 @@ mod fail;
 mod generate;
 mod inspect;
 mod options;
+mod picture;
 mod progress;
 
 use clap::{Parser, Subcommand};

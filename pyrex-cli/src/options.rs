@@ -13,7 +13,7 @@ const MAX_IMAGE_BYTES: u64 = 256 << 20;
 /// Which model.
 #[derive(Args)]
 pub(crate) struct ModelArguments {
-    /// Folder of a checkpoint [default: the small bundled model]
+    /// Folder of a checkpoint, or for dummy weights a config.json [default: the small bundled model]
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
 }
@@ -27,8 +27,13 @@ pub(crate) struct RunArguments {
     /// Dtype of the activations, f32 or bf16 [default: f32 on the CPU, bf16 on CUDA]
     #[arg(long)]
     pub(crate) dtype: Option<ActivationDtype>,
+}
+
+/// How many threads it gets.
+#[derive(Args)]
+pub(crate) struct ThreadArguments {
     /// Threads that compute [default: one per core]
-    #[arg(long, alias = "threads", value_name = "N", value_parser = at_least_one)]
+    #[arg(long, visible_alias = "threads", value_name = "N", value_parser = at_least_one)]
     pub(crate) num_threads: Option<usize>,
 }
 
@@ -50,6 +55,20 @@ impl ModelArguments {
     /// The checkpoint they mean.
     pub(crate) fn source(&self) -> Result<ModelSource, Failure> {
         self.model.as_deref().map_or_else(|| Ok(bundled::source()), folder)
+    }
+
+    /// What to call it.
+    pub(crate) fn name(&self) -> String {
+        self.model
+            .as_deref()
+            .map_or_else(|| "the bundled model".to_owned(), |path| path.display().to_string())
+    }
+}
+
+impl RunArguments {
+    /// The dtype of the activations.
+    pub(crate) fn dtype(&self) -> ActivationDtype {
+        self.dtype.unwrap_or(self.device.default_dtype())
     }
 }
 

@@ -12,11 +12,6 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// The longest sequence unless the caller asks for more: longer ones cost cache memory.
-pub const DEFAULT_MAX_MODEL_LEN: usize = 8192;
-/// The most tokens one step computes unless the caller says otherwise.
-pub const DEFAULT_MAX_BATCH_TOKENS: usize = 512;
-
 /// Where the model comes from.
 pub enum ModelInput {
     /// Files, in a folder or in memory.
@@ -65,6 +60,11 @@ pub struct EngineOptions {
 }
 
 impl EngineOptions {
+    /// The longest sequence unless the caller asks for more: longer ones cost cache memory.
+    pub const DEFAULT_MAX_MODEL_LEN: usize = 8192;
+    /// The most tokens one step computes unless the caller says otherwise.
+    pub const DEFAULT_MAX_BATCH_TOKENS: usize = 512;
+
     /// The defaults for this model.
     pub fn new(model: impl Into<ModelInput>) -> Self {
         Self {
@@ -73,7 +73,7 @@ impl EngineOptions {
             dtype: None,
             num_threads: None,
             max_model_len: None,
-            max_batch_tokens: DEFAULT_MAX_BATCH_TOKENS,
+            max_batch_tokens: Self::DEFAULT_MAX_BATCH_TOKENS,
             load_format: LoadFormat::default(),
             progress: None,
         }
@@ -198,7 +198,7 @@ impl EngineConfig {
         spec: &ModelSpec,
     ) -> Result<Self> {
         let longest = spec.max_position_embeddings;
-        let max_model_len = max_model_len.unwrap_or(longest.min(DEFAULT_MAX_MODEL_LEN));
+        let max_model_len = max_model_len.unwrap_or(longest.min(EngineOptions::DEFAULT_MAX_MODEL_LEN));
         if max_model_len == 0 || max_model_len > longest {
             return Err(Error::invalid_request(format_args!(
                 "max_model_len is {max_model_len}, expected 1 to {longest} (max_position_embeddings)"
