@@ -172,7 +172,7 @@ impl RawText {
         if num_layers > MAX_LAYERS {
             return Err(Error::invalid_model(format_args!("num_hidden_layers is {num_layers}, expected at most {MAX_LAYERS}")));
         }
-        let default = |i: usize| if (i + 1) % 6 == 0 { LayerKind::Full } else { LayerKind::Sliding };
+        let default = |i: usize| if (i + 1).is_multiple_of(6) { LayerKind::Full } else { LayerKind::Sliding };
         let mut kinds = match &self.layer_types {
             None => (0..num_layers).map(default).collect(),
             Some(names) => names.iter().map(|name| layer_kind(name)).collect::<Result<Vec<_>>>()?,
@@ -192,7 +192,7 @@ impl RawText {
             (None, LayerKind::Full) => size("global_head_dim", self.global_head_dim, 512)?,
             (None, LayerKind::Sliding) => head_dim,
         };
-        if head_dim % 2 != 0 {
+        if !head_dim.is_multiple_of(2) {
             return Err(Error::invalid_model(format_args!("layer {layer_idx}: head_dim is {head_dim}, expected an even number")));
         }
         Ok(head_dim)
