@@ -5,7 +5,10 @@
 
 pub mod detokenizer;
 pub mod image;
+mod python;
+mod python_json;
 pub mod resize;
+mod strftime;
 pub mod template;
 pub mod tokenizer;
 
