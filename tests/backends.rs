@@ -106,6 +106,11 @@ fn matmul_agrees_with_its_reference() {
         (5, 95, 9),
         (7, 100, 3),
         (8, 256, 130),
+        // More activations than a first-level cache holds: other kernels, with several rows of weights at once.
+        (1, 7300, 6),
+        (2, 3701, 7),
+        (3, 2500, 5),
+        (8, 1900, 3),
         (9, 64, 64),
         (9, 1, 1),
         (15, 515, 63),
