@@ -28,7 +28,7 @@ def main(out):
     write_manifest(out, left_out)
     preprocess = HERE / "preprocess.py"
     if preprocess.exists():
-        subprocess.run([sys.executable, preprocess], cwd=HERE.parent, check=True)
+        subprocess.run([sys.executable, preprocess, "--out", out / "prompt"], check=True)
 
 
 def write_checkpoint_goldens(name, out):
@@ -43,7 +43,8 @@ def write_checkpoint_goldens(name, out):
 
 def write_manifest(out, left_out):
     """Records how every file came about. `prompt/` has a manifest of its own."""
-    files = [path for path in sorted(out.rglob("*")) if path.is_file() and "prompt" not in path.parts and path.name != "MANIFEST.json"]
+    files = [path.relative_to(out) for path in sorted(out.rglob("*")) if path.is_file()]
+    files = [path for path in files if path.parts[0] not in ("prompt", "MANIFEST.json")]
     manifest = {
         "versions": versions(),
         "attention": ATTENTION,
@@ -52,7 +53,7 @@ def write_manifest(out, left_out):
         "seeds": {name: spec["seed"] for name, spec in make_tiny.TINY.items()},
         "model_sha256": {"shapes": sha256(cases.EXAMPLES.parent / "model.safetensors")},
         "greedy": {"max_new_tokens": cases.MAX_NEW_TOKENS, "min_top2_gap": cases.MIN_TOP2_GAP, "left_out": left_out},
-        "files": {path.relative_to(out).as_posix(): {"command": COMMAND, "sha256": sha256(path)} for path in files},
+        "files": {path.as_posix(): {"command": COMMAND, "sha256": sha256(out / path)} for path in files},
     }
     (out / "MANIFEST.json").write_text(json.dumps(manifest, ensure_ascii=False, indent=1) + "\n")
 
@@ -60,4 +61,4 @@ def write_manifest(out, left_out):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=HERE.parent / "tests" / "golden")
-    main(parser.parse_args().out)
+    main(parser.parse_args().out.resolve())

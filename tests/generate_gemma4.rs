@@ -5,7 +5,9 @@ use pyrex_core::batch::{PromptDepth, Wanted};
 use pyrex_core::models::LoadedModel;
 use pyrex_core::prompt::EncodedPrompt;
 use pyrex_core::trace::NoTap;
-use pyrex_tests::{CHECKPOINTS, How, LAST, NOTHING, Run, chat_prompt, golden_json, greedy, load_model, rel_l2};
+use pyrex_tests::{
+    CHECKPOINTS, How, LAST, NOTHING, Run, chat_prompt, golden_json, greedy, load_model, rel_l2,
+};
 use serde_json::Value;
 
 /// The same numbers summed in another order: other tiles of queries, other blocks of rows. Measured: below 2e-6.
@@ -73,8 +75,10 @@ fn known_bug_12_every_length_around_window_and_block_gives_the_oracles_logits() 
         for golden in golden["prompts"].as_array().unwrap() {
             let length = golden["length"].as_u64().unwrap() as usize;
             let top_ids = ids(&golden["top_ids"]);
-            let top: Vec<f32> = golden["top_values"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect();
-            let logits = values(&prefill(&loaded, &text_prompt(&all[..length]), length, PromptDepth::CacheOnly));
+            let top: Vec<f32> =
+                golden["top_values"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect();
+            let logits =
+                values(&prefill(&loaded, &text_prompt(&all[..length]), length, PromptDepth::CacheOnly));
             let ours: Vec<f32> = top_ids.iter().map(|id| logits[*id as usize]).collect();
             let error = rel_l2(&ours, &top);
             assert!(error < LOGITS, "{checkpoint}, {length} tokens: {error:.2e}");
@@ -104,9 +108,11 @@ fn the_chunk_size_changes_no_logit_of_a_prompt_with_two_images() {
     for checkpoint in ["shapes", "e2b-like", "e4b-like"] {
         let loaded = load_model(checkpoint, DType::F32);
         let goldens = golden_json(&format!("{checkpoint}/greedy.json"));
-        let with_images = goldens.as_array().unwrap().iter().filter(|golden| {
-            golden["messages"].to_string().matches("\"path\"").count() >= 1
-        });
+        let with_images = goldens
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|golden| golden["messages"].to_string().matches("\"path\"").count() >= 1);
         for golden in with_images.take(3) {
             let prompt = loaded.processor.encode(&chat_prompt(&golden["messages"])).unwrap();
             let whole = values(&prefill(&loaded, &prompt, usize::MAX, PromptDepth::CacheOnly));
@@ -145,7 +151,8 @@ fn decoding_token_by_token_gives_the_logits_of_one_prefill() {
         for end in 41..=90 {
             let step = values(&run.forward(&mut NoTap, &all[end - 1..end], None, LAST));
             if end % 7 == 0 {
-                let whole = values(&prefill(&loaded, &text_prompt(&all[..end]), usize::MAX, PromptDepth::CacheOnly));
+                let whole =
+                    values(&prefill(&loaded, &text_prompt(&all[..end]), usize::MAX, PromptDepth::CacheOnly));
                 let error = rel_l2(&step, &whole);
                 assert!(error < REORDERED, "{checkpoint}, {end} tokens: {error:.2e}");
             }

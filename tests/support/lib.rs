@@ -79,24 +79,32 @@ pub struct GoldenTap {
 impl Golden {
     /// Reads `<checkpoint>/<case>.safetensors` and its noise.
     pub fn read(checkpoint: &str, case: &str) -> Self {
-        let bytes = std::fs::read(golden_dir().join(checkpoint).join(format!("{case}.safetensors"))).expect("a golden");
+        let bytes = std::fs::read(golden_dir().join(checkpoint).join(format!("{case}.safetensors")))
+            .expect("a golden");
         let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).expect("a safetensors header");
         let metadata = header.metadata().clone().unwrap_or_default();
         let json = |key: &str| -> Value { serde_json::from_str(&metadata[key]).expect("metadata is JSON") };
-        let (rows, num_rows, noise) = (json("rows"), json("num_rows"), golden_json(&format!("{checkpoint}/noise.json")));
+        let (rows, num_rows, noise) =
+            (json("rows"), json("num_rows"), golden_json(&format!("{checkpoint}/noise.json")));
         let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("a safetensors file");
-        let taps = tensors.iter().filter(|(_, view)| view.dtype() == safetensors::Dtype::F32).map(|(name, view)| {
-            let noise = |key: &str| noise[case][name][key].as_f64().unwrap_or(0.0);
-            let tap = GoldenTap {
-                rows: rows[name].as_array().map(|rows| rows.iter().map(index).collect()),
-                num_rows: index(&num_rows[name]),
-                values: view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-                f32_noise: noise("f32_rel_l2"),
-                bf16_noise: noise("bf16_rel_l2"),
-            };
-            (name.to_string(), tap)
-        });
-        let input_ids = json("input_ids").as_array().expect("ids").iter().map(|id| index(id) as u32).collect();
+        let taps =
+            tensors.iter().filter(|(_, view)| view.dtype() == safetensors::Dtype::F32).map(|(name, view)| {
+                let noise = |key: &str| noise[case][name][key].as_f64().unwrap_or(0.0);
+                let tap = GoldenTap {
+                    rows: rows[name].as_array().map(|rows| rows.iter().map(index).collect()),
+                    num_rows: index(&num_rows[name]),
+                    values: view
+                        .data()
+                        .chunks_exact(4)
+                        .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                        .collect(),
+                    f32_noise: noise("f32_rel_l2"),
+                    bf16_noise: noise("bf16_rel_l2"),
+                };
+                (name.to_string(), tap)
+            });
+        let input_ids =
+            json("input_ids").as_array().expect("ids").iter().map(|id| index(id) as u32).collect();
         Self { taps: taps.collect(), messages: json("messages"), input_ids }
     }
 }
@@ -105,7 +113,8 @@ impl GoldenTap {
     /// The distance of `ours` from the oracle, relative to the oracle's norm, over the rows that were kept.
     pub fn rel_l2(&self, ours: &Tensor) -> f64 {
         assert_eq!(ours.dim(0).expect("a tap has rows"), self.num_rows);
-        let ours = ours.to_dtype(DType::F32).and_then(|t| t.reshape((self.num_rows, ()))).expect("a tap reshapes");
+        let ours =
+            ours.to_dtype(DType::F32).and_then(|t| t.reshape((self.num_rows, ()))).expect("a tap reshapes");
         let rows = ours.to_vec2::<f32>().expect("a tap reads back");
         let kept: Vec<f32> = match &self.rows {
             Some(kept) => kept.iter().flat_map(|&row| rows[row].clone()).collect(),
@@ -201,7 +210,13 @@ impl<'a> Run<'a> {
     }
 
     /// Runs the next tokens and returns the logits of the wanted rows.
-    pub fn forward(&mut self, tap: &mut dyn Tap, ids: &[u32], soft: Option<&(Vec<usize>, Tensor)>, how: How) -> Tensor {
+    pub fn forward(
+        &mut self,
+        tap: &mut dyn Tap,
+        ids: &[u32],
+        soft: Option<&(Vec<usize>, Tensor)>,
+        how: How,
+    ) -> Tensor {
         let chunk = Chunk {
             input_ids: ids,
             first_position: self.position,
@@ -218,7 +233,8 @@ impl<'a> Run<'a> {
     /// The part of `soft` that falls into the next `len` tokens.
     fn soft_tokens(&self, (positions, embeds): &(Vec<usize>, Tensor), len: usize) -> Option<SoftTokens> {
         let inside = |position: &usize| (self.position..self.position + len).contains(position);
-        let which: Vec<u32> = (0..positions.len()).filter(|&i| inside(&positions[i])).map(|i| i as u32).collect();
+        let which: Vec<u32> =
+            (0..positions.len()).filter(|&i| inside(&positions[i])).map(|i| i as u32).collect();
         if which.is_empty() {
             return None;
         }

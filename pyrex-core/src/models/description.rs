@@ -1,7 +1,7 @@
 //! [`ModelDescription`]: what a checkpoint is, as plain data, without loading its weights.
 
-use super::load::family_of;
 use super::ModelSource;
+use super::load::family_of;
 use crate::error::Result;
 
 /// What a checkpoint is and how large it is. Whoever prints it needs to know no family.

@@ -60,7 +60,8 @@ impl ModelSource {
         match self {
             Self::Memory(files) => Ok(files.get(name).map(|bytes| Cow::Borrowed((**bytes).as_ref()))),
             Self::Path(path) => {
-                let path = if path.is_file() && name == "config.json" { path.clone() } else { path.join(name) };
+                let path =
+                    if path.is_file() && name == "config.json" { path.clone() } else { path.join(name) };
                 let metadata = match std::fs::metadata(&path) {
                     Ok(metadata) => metadata,
                     Err(error) if is_absence(&error) => return Ok(None),
@@ -72,7 +73,8 @@ impl ModelSource {
                         metadata.len()
                     )));
                 }
-                let bytes = std::fs::read(&path).map_err(|e| Error::io(format_args!("{}: {e}", path.display())))?;
+                let bytes =
+                    std::fs::read(&path).map_err(|e| Error::io(format_args!("{}: {e}", path.display())))?;
                 Ok(Some(Cow::Owned(bytes)))
             }
         }
@@ -97,7 +99,9 @@ impl ModelSource {
 
     fn weight_file(&self, name: &str) -> Result<SharedBytes> {
         if name.contains(['/', '\\']) || name == ".." {
-            return Err(Error::invalid_model(format_args!("the index names {name:?}, expected a file beside it")));
+            return Err(Error::invalid_model(format_args!(
+                "the index names {name:?}, expected a file beside it"
+            )));
         }
         let missing = || Error::invalid_model(format_args!("{self} has no {name}"));
         match self {
@@ -148,7 +152,8 @@ pub fn family_of(source: &ModelSource) -> Result<&'static Family> {
         architectures: Vec<String>,
     }
     let named: Named = parse_json("config.json", &source.require("config.json")?)?;
-    let answers = |name: &String| FAMILIES.iter().find(|family| family.architectures.contains(&name.as_str()));
+    let answers =
+        |name: &String| FAMILIES.iter().find(|family| family.architectures.contains(&name.as_str()));
     named.architectures.iter().find_map(answers).ok_or_else(|| {
         Error::unsupported(format_args!(
             "config.json names the architectures {:?}, expected one of {:?}",

@@ -91,7 +91,14 @@ impl Attention {
     ///
     /// # Errors
     /// `Internal` if the shapes do not fit; whatever the tap says.
-    pub fn write(&self, tap: &mut dyn Tap, x: &Tensor, rope_table: &RopeTable, batch: &Batch, kv: &LayerKv) -> Result<()> {
+    pub fn write(
+        &self,
+        tap: &mut dyn Tap,
+        x: &Tensor,
+        rope_table: &RopeTable,
+        batch: &Batch,
+        kv: &LayerKv,
+    ) -> Result<()> {
         let Some(own) = &self.key_value else { return Ok(()) };
         let heads = (x.dim(0)?, self.shape.num_key_value_heads, self.shape.head_dim);
         let keys = own.k_proj.forward(tap, x)?.reshape(heads)?;
@@ -109,7 +116,14 @@ impl Attention {
     ///
     /// # Errors
     /// `Internal` if the shapes do not fit; whatever the tap says.
-    pub fn attend(&self, tap: &mut dyn Tap, x: &Tensor, rows: &AttentionRows, batch: &Batch, kv: &LayerKv) -> Result<Tensor> {
+    pub fn attend(
+        &self,
+        tap: &mut dyn Tap,
+        x: &Tensor,
+        rows: &AttentionRows,
+        batch: &Batch,
+        kv: &LayerKv,
+    ) -> Result<Tensor> {
         let heads = (x.dim(0)?, self.shape.num_attention_heads, self.shape.head_dim);
         let q = self.q_proj.forward(tap, x)?.reshape(heads)?;
         let q = rope(&self.q_norm.forward(tap, &q)?, &rows.rope)?;

@@ -39,9 +39,16 @@ impl Matrix {
     ///
     /// # Errors
     /// `InvalidModel` if the range does not hold `rows × cols` elements or the dtype is not a float of 32 or 16 bits.
-    pub fn from_bytes(bytes: SharedBytes, range: Range<usize>, dtype: DType, (rows, cols): (usize, usize)) -> Result<Self> {
+    pub fn from_bytes(
+        bytes: SharedBytes,
+        range: Range<usize>,
+        dtype: DType,
+        (rows, cols): (usize, usize),
+    ) -> Result<Self> {
         if !matches!(dtype, DType::F32 | DType::BF16 | DType::F16) {
-            return Err(Error::invalid_model(format_args!("a weight is {dtype:?}, expected F32, BF16 or F16")));
+            return Err(Error::invalid_model(format_args!(
+                "a weight is {dtype:?}, expected F32, BF16 or F16"
+            )));
         }
         let expected = rows.checked_mul(cols).and_then(|n| n.checked_mul(dtype.size_in_bytes()));
         let found = (*bytes).as_ref().get(range.clone()).map(<[u8]>::len);

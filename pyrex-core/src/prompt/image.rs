@@ -195,7 +195,8 @@ fn checked<D: ImageDecoder>(mut decoder: D, limits: &ImageLimits) -> Result<D> {
 fn to_rgb(decoder: impl ImageDecoder) -> Result<RgbImage> {
     let (width, height) = decoder.dimensions();
     let color = decoder.color_type();
-    let total = usize::try_from(decoder.total_bytes()).map_err(|_| invalid("more bytes than memory can have"))?;
+    let total =
+        usize::try_from(decoder.total_bytes()).map_err(|_| invalid("more bytes than memory can have"))?;
     let mut raw = vec![0; total];
     decoder.read_image(&mut raw).map_err(unreadable)?;
     let (is_wide, channels) = match color {

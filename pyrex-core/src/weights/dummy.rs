@@ -22,7 +22,8 @@ impl AsRef<[u8]> for Halves {
 /// # Errors
 /// `OutOfMemory` if it is too large.
 pub fn matrix(name: &str, rows: usize, cols: usize) -> Result<Matrix> {
-    let too_large = || Error::out_of_memory(format_args!("{name}: no memory for dummy weights of [{rows}, {cols}]"));
+    let too_large =
+        || Error::out_of_memory(format_args!("{name}: no memory for dummy weights of [{rows}, {cols}]"));
     let len = rows.checked_mul(cols).ok_or_else(too_large)?;
     let mut values = Vec::new();
     values.try_reserve_exact(len).map_err(|_| too_large())?;
@@ -61,7 +62,8 @@ fn exponent(cols: usize) -> u16 {
 
 /// FNV-1a of the name.
 fn seed(name: &str) -> u64 {
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+    name.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 
 /// SplitMix64: Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014.

@@ -48,7 +48,8 @@ impl Files {
 
     fn add(&mut self, file_name: &str, shared: SharedBytes) -> Result<()> {
         let bytes = (*shared).as_ref();
-        let damaged = |e| Error::invalid_model(format_args!("{file_name}: not a readable safetensors file: {e}"));
+        let damaged =
+            |e| Error::invalid_model(format_args!("{file_name}: not a readable safetensors file: {e}"));
         // `deserialize` checks every offset against the length of the file; the metadata has the offsets themselves.
         SafeTensors::deserialize(bytes).map_err(damaged)?;
         let (header_len, metadata) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
@@ -63,7 +64,9 @@ impl Files {
                 dtype_name: format!("{:?}", info.dtype),
             };
             if self.entries.insert(name.clone(), entry).is_some() {
-                return Err(Error::invalid_model(format_args!("{file_name}: {name} is in another file as well")));
+                return Err(Error::invalid_model(format_args!(
+                    "{file_name}: {name} is in another file as well"
+                )));
             }
         }
         self.bytes.push(shared);

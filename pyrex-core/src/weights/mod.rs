@@ -119,7 +119,11 @@ impl<'a> Store<'a> {
         if problems.is_empty() {
             return Ok(());
         }
-        Err(Error::invalid_model(format_args!("{} tensors do not fit: {}", problems.len(), problems.join("; "))))
+        Err(Error::invalid_model(format_args!(
+            "{} tensors do not fit: {}",
+            problems.len(),
+            problems.join("; ")
+        )))
     }
 
     fn entry(&self, name: &str, shape: &[usize]) -> Option<&Entry> {
@@ -128,7 +132,9 @@ impl<'a> Store<'a> {
         self.seen.borrow_mut().insert(name.to_string());
         let problem = match files.entry(name) {
             None => format!("{name}: missing, expected {shape:?}"),
-            Some(entry) if entry.shape != shape => format!("{name}: is {:?}, expected {shape:?}", entry.shape),
+            Some(entry) if entry.shape != shape => {
+                format!("{name}: is {:?}, expected {shape:?}", entry.shape)
+            }
             Some(entry) if entry.dtype.is_none() => {
                 format!("{name}: is {}, expected F32, BF16 or F16", entry.dtype_name)
             }

@@ -7,12 +7,13 @@ use std::sync::Arc;
 fn file(tensors: &[(&str, Dtype, &[usize])]) -> SharedBytes {
     let bytes: Vec<Vec<u8>> = tensors
         .iter()
-        .map(|(_, dtype, shape)| (0..shape.iter().product::<usize>() * dtype.bitsize() / 8).map(|i| i as u8 % 60).collect())
+        .map(|(_, dtype, shape)| {
+            (0..shape.iter().product::<usize>() * dtype.bitsize() / 8).map(|i| i as u8 % 60).collect()
+        })
         .collect();
-    let views = tensors
-        .iter()
-        .zip(&bytes)
-        .map(|((name, dtype, shape), bytes)| (*name, TensorView::new(*dtype, shape.to_vec(), bytes).unwrap()));
+    let views = tensors.iter().zip(&bytes).map(|((name, dtype, shape), bytes)| {
+        (*name, TensorView::new(*dtype, shape.to_vec(), bytes).unwrap())
+    });
     Arc::new(safetensors::serialize(views, None).unwrap())
 }
 
@@ -45,7 +46,12 @@ fn one_error_names_every_tensor_that_does_not_fit() {
 
 #[test]
 fn every_dtype_reads_as_the_file_has_it() {
-    let store = store(&[("a", Dtype::F32, &[2, 2]), ("b", Dtype::BF16, &[3]), ("c", Dtype::F16, &[]), ("d", Dtype::F32, &[1])]);
+    let store = store(&[
+        ("a", Dtype::F32, &[2, 2]),
+        ("b", Dtype::BF16, &[3]),
+        ("c", Dtype::F16, &[]),
+        ("d", Dtype::F32, &[1]),
+    ]);
     let root = store.root();
     assert_eq!(root.matrix("a", &[2, 2]).unwrap().dtype(), DType::F32);
     let b = half::bf16::from_le_bytes([2, 3]).to_f32();
@@ -59,7 +65,8 @@ fn every_dtype_reads_as_the_file_has_it() {
 fn a_damaged_file_is_an_error_at_any_cut_and_any_flipped_header_byte() {
     let whole = file(&[("a", Dtype::F32, &[4, 4]), ("b", Dtype::BF16, &[8])]);
     let whole = (*whole).as_ref();
-    let open = |bytes: Vec<u8>| Store::from_files(vec![("f".into(), Arc::new(bytes) as SharedBytes)], &Device::Cpu);
+    let open =
+        |bytes: Vec<u8>| Store::from_files(vec![("f".into(), Arc::new(bytes) as SharedBytes)], &Device::Cpu);
     assert!(open(whole.to_vec()).is_ok());
     for len in 0..whole.len() {
         let error = open(whole[..len].to_vec()).err().unwrap();
@@ -82,7 +89,8 @@ fn a_damaged_file_is_an_error_at_any_cut_and_any_flipped_header_byte() {
 #[test]
 fn the_same_tensor_in_two_files_is_refused() {
     let part = || file(&[("a", Dtype::F32, &[1])]);
-    let error = Store::from_files(vec![("1".into(), part()), ("2".into(), part())], &Device::Cpu).err().unwrap();
+    let error =
+        Store::from_files(vec![("1".into(), part()), ("2".into(), part())], &Device::Cpu).err().unwrap();
     assert_eq!(error.message(), "2: a is in another file as well");
 }
 

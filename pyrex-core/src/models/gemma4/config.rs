@@ -268,7 +268,7 @@ fn layer_plans(raw: &RawText) -> Result<Vec<LayerPlan>> {
 fn check_heads(raw: &RawText, plans: &[LayerPlan]) -> Result<()> {
     let heads = raw.size("num_attention_heads", raw.num_attention_heads, 8)?;
     for (layer_idx, plan) in plans.iter().enumerate() {
-        if heads % plan.num_key_value_heads != 0 {
+        if !heads.is_multiple_of(plan.num_key_value_heads) {
             return Err(Error::invalid_model(format_args!(
                 "layer {layer_idx}: {heads} query heads do not divide among {} key heads",
                 plan.num_key_value_heads

@@ -3,6 +3,7 @@
 pub mod config;
 pub mod decoder;
 mod describe;
+mod dummy;
 pub mod ple;
 pub mod pooler;
 pub mod prompt;
@@ -48,8 +49,12 @@ struct Vision {
 
 fn load(options: &LoadOptions) -> Result<LoadedModel> {
     let config = Config::read(&options.source)?;
-    let processor = Gemma4Processor::new(&options.source)?;
-    let generation = generation_defaults(&options.source, &config.eos_token_ids)?;
+    let source = match options.format {
+        LoadFormat::Safetensors => options.source.clone(),
+        LoadFormat::Dummy => dummy::complete(&options.source, &config)?,
+    };
+    let processor = Gemma4Processor::new(&source)?;
+    let generation = generation_defaults(&source, &config.eos_token_ids)?;
     let spec = ModelSpec {
         family: FAMILY.name,
         kv: config.kv_layout(),

@@ -26,7 +26,7 @@ pub struct RawConfig {
 /// `text_config`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct RawText {
+pub(super) struct RawText {
     pub(super) vocab_size: Option<usize>,
     pub(super) vocab_size_per_layer_input: Option<usize>,
     pub(super) hidden_size: Option<usize>,
@@ -59,7 +59,7 @@ pub struct RawText {
 /// What one layer overrides, in the layout that transformers itself writes.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawLayer {
+pub(super) struct RawLayer {
     head_dim: Option<usize>,
     num_key_value_heads: Option<usize>,
 }
@@ -67,7 +67,7 @@ pub struct RawLayer {
 /// `rope_parameters` of the decoder.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct RawRopes {
+pub(super) struct RawRopes {
     sliding_attention: Option<RawRope>,
     full_attention: Option<RawRope>,
 }
@@ -75,7 +75,7 @@ pub struct RawRopes {
 /// One rotary table.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct RawRope {
+pub(super) struct RawRope {
     rope_type: Option<String>,
     rope_theta: Option<f64>,
     partial_rotary_factor: Option<f64>,
@@ -84,7 +84,7 @@ pub struct RawRope {
 /// `vision_config`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct RawVision {
+pub(super) struct RawVision {
     pub(super) hidden_size: Option<usize>,
     pub(super) intermediate_size: Option<usize>,
     pub(super) num_hidden_layers: Option<usize>,
@@ -107,7 +107,7 @@ const MAX_SIZE: usize = 1 << 20;
 const MAX_LAYERS: usize = 1024;
 
 /// `value`, or `default` where the file is silent; between 1 and 2²⁰.
-pub fn size(field: &str, value: Option<usize>, default: usize) -> Result<usize> {
+pub(super) fn size(field: &str, value: Option<usize>, default: usize) -> Result<usize> {
     match value.unwrap_or(default) {
         size if (1..=MAX_SIZE).contains(&size) => Ok(size),
         size => Err(Error::invalid_model(format_args!("{field} is {size}, expected between 1 and {MAX_SIZE}"))),
@@ -115,7 +115,7 @@ pub fn size(field: &str, value: Option<usize>, default: usize) -> Result<usize> 
 }
 
 /// `rms_norm_eps`.
-pub fn eps(value: Option<f64>) -> Result<f64> {
+pub(super) fn eps(value: Option<f64>) -> Result<f64> {
     match value.unwrap_or(1e-6) {
         eps if eps > 0.0 && eps < 1.0 => Ok(eps),
         eps => Err(Error::invalid_model(format_args!("rms_norm_eps is {eps}, expected between 0 and 1"))),
@@ -123,7 +123,7 @@ pub fn eps(value: Option<f64>) -> Result<f64> {
 }
 
 /// The only activation of the family.
-pub fn only_tanh_gelu(value: Option<&str>) -> Result<()> {
+pub(super) fn only_tanh_gelu(value: Option<&str>) -> Result<()> {
     match value.unwrap_or("gelu_pytorch_tanh") {
         "gelu_pytorch_tanh" => Ok(()),
         other => Err(Error::unsupported(format_args!("hidden_activation is {other:?}, expected \"gelu_pytorch_tanh\""))),
@@ -141,12 +141,12 @@ impl RawConfig {
     }
 
     /// Prefix of the decoder's tensors.
-    pub fn text_prefix(&self) -> &'static str {
+    pub(super) fn text_prefix(&self) -> &'static str {
         if self.is_decoder_alone() { "model" } else { "model.language_model" }
     }
 
     /// Whether the checkpoint has an audio tower.
-    pub fn has_audio(&self) -> bool {
+    pub(super) fn has_audio(&self) -> bool {
         self.audio_config.is_some()
     }
 
@@ -157,22 +157,22 @@ impl RawConfig {
 
 impl RawText {
     /// See [`size`].
-    pub fn size(&self, field: &str, value: Option<usize>, default: usize) -> Result<usize> {
+    pub(super) fn size(&self, field: &str, value: Option<usize>, default: usize) -> Result<usize> {
         size(field, value, default)
     }
 
     /// As [`size`], where 0 means that the model has none.
-    pub fn size_or_zero(&self, field: &str, value: Option<usize>, default: usize) -> Result<usize> {
+    pub(super) fn size_or_zero(&self, field: &str, value: Option<usize>, default: usize) -> Result<usize> {
         if value == Some(0) { Ok(0) } else { size(field, value, default) }
     }
 
     /// The kind of every layer; without `layer_types` every sixth is full, and the last always is.
-    pub fn layer_kinds(&self) -> Result<Vec<LayerKind>> {
+    pub(super) fn layer_kinds(&self) -> Result<Vec<LayerKind>> {
         let num_layers = size("num_hidden_layers", self.num_hidden_layers, 30)?;
         if num_layers > MAX_LAYERS {
             return Err(Error::invalid_model(format_args!("num_hidden_layers is {num_layers}, expected at most {MAX_LAYERS}")));
         }
-        let default = |i: usize| if (i + 1) % 6 == 0 { LayerKind::Full } else { LayerKind::Sliding };
+        let default = |i: usize| if (i + 1).is_multiple_of(6) { LayerKind::Full } else { LayerKind::Sliding };
         let mut kinds = match &self.layer_types {
             None => (0..num_layers).map(default).collect(),
             Some(names) => names.iter().map(|name| layer_kind(name)).collect::<Result<Vec<_>>>()?,
@@ -185,21 +185,21 @@ impl RawText {
     }
 
     /// The head width of a layer, from whichever layout the file has.
-    pub fn head_dim(&self, layer_idx: usize, kind: LayerKind) -> Result<usize> {
+    pub(super) fn head_dim(&self, layer_idx: usize, kind: LayerKind) -> Result<usize> {
         let head_dim = size("head_dim", self.head_dim, 256)?;
         let head_dim = match (self.overrides(layer_idx)?, kind) {
             (Some(layer), _) => size("per_layer_config.head_dim", layer.head_dim, head_dim)?,
             (None, LayerKind::Full) => size("global_head_dim", self.global_head_dim, 512)?,
             (None, LayerKind::Sliding) => head_dim,
         };
-        if head_dim % 2 != 0 {
+        if !head_dim.is_multiple_of(2) {
             return Err(Error::invalid_model(format_args!("layer {layer_idx}: head_dim is {head_dim}, expected an even number")));
         }
         Ok(head_dim)
     }
 
     /// The key heads of a layer. `num_global_key_value_heads` counts only with `attention_k_eq_v`, which is refused above.
-    pub fn num_key_value_heads(&self, layer_idx: usize) -> Result<usize> {
+    pub(super) fn num_key_value_heads(&self, layer_idx: usize) -> Result<usize> {
         let heads = size("num_key_value_heads", self.num_key_value_heads, 4)?;
         let own = self.overrides(layer_idx)?.and_then(|layer| layer.num_key_value_heads);
         size("per_layer_config.num_key_value_heads", own, heads)
@@ -225,7 +225,7 @@ impl RawText {
     }
 
     /// The inverse frequencies of one kind of layer.
-    pub fn inv_freq(&self, kind: LayerKind, head_dim: usize) -> Result<Vec<f32>> {
+    pub(super) fn inv_freq(&self, kind: LayerKind, head_dim: usize) -> Result<Vec<f32>> {
         let ropes = self.rope_parameters.clone().unwrap_or_default();
         let (rope, default_type, default_theta) = match kind {
             LayerKind::Sliding => (ropes.sliding_attention.unwrap_or_default(), "default", 10_000.0),
@@ -248,7 +248,7 @@ impl RawText {
 
 impl RawVision {
     /// The inverse frequencies of one axis: a half of the head each.
-    pub fn inv_freq(&self, head_dim: usize) -> Result<Vec<f32>> {
+    pub(super) fn inv_freq(&self, head_dim: usize) -> Result<Vec<f32>> {
         let rope = self.rope_parameters.clone().unwrap_or_default();
         match rope.rope_type.as_deref().unwrap_or("axial") {
             "axial" | "default" => Ok(standard_inv_freq(head_dim / 2, theta(rope.rope_theta, 100.0)?)),
