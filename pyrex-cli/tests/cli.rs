@@ -84,10 +84,9 @@ fn bad_usage_exits_with_2() {
         &["dump", "--prompt", "p"],
         &["bench", "--image", "640"],
     ] {
-        let output = pyrex(arguments);
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
-        assert_eq!(stdout(&output), "", "{arguments:?}");
+        fails(arguments, 2, "");
     }
+    fails(&["dump", "--prompt", "p"], 2, "--out");
     fails(&["generate"], 2, "--prompt");
     fails(&["generate", "--prompt", "p", "--temperature", "NaN"], 2, "temperature");
     fails(&["generate", "--prompt", "p", "--temperature", "1", "--top-p", "1.5"], 2, "top_p is 1.5");
