@@ -99,7 +99,14 @@ pub(crate) fn number(value: &Value) -> String {
     }
     let Ok(float) = f64::try_from(value.clone()) else { return value.to_string() };
     if !float.is_finite() {
-        return if float.is_nan() { "nan" } else if float > 0.0 { "inf" } else { "-inf" }.to_owned();
+        return if float.is_nan() {
+            "nan"
+        } else if float > 0.0 {
+            "inf"
+        } else {
+            "-inf"
+        }
+        .to_owned();
     }
     let magnitude = float.abs();
     if magnitude != 0.0 && !(1e-4..1e16).contains(&magnitude) {

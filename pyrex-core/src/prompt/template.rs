@@ -36,9 +36,9 @@ impl ChatTemplate {
         environment.set_lstrip_blocks(true);
         environment.set_fuel(Some(FUEL));
         python::teach(&mut environment);
-        environment
-            .add_template_owned(NAME, source.to_owned())
-            .map_err(|e| Error::invalid_model(format_args!("the chat template does not parse: {}", one_line(&e))))?;
+        environment.add_template_owned(NAME, source.to_owned()).map_err(|e| {
+            Error::invalid_model(format_args!("the chat template does not parse: {}", one_line(&e)))
+        })?;
         Ok(Self { environment, special_tokens })
     }
 

@@ -26,7 +26,11 @@ impl Tokenizer {
         let mut inner = match read {
             Ok(Ok(inner)) => inner,
             Ok(Err(error)) => return Err(Error::invalid_model(format_args!("tokenizer.json: {error}"))),
-            Err(_) => return Err(Error::invalid_model("tokenizer.json: the tokenizer it describes is inconsistent")),
+            Err(_) => {
+                return Err(Error::invalid_model(
+                    "tokenizer.json: the tokenizer it describes is inconsistent",
+                ));
+            }
         };
         // A file may carry the padding and truncation of whoever saved it; the reference resets both.
         inner.with_padding(None);
@@ -43,7 +47,9 @@ impl Tokenizer {
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         match catch_unwind(AssertUnwindSafe(|| self.inner.encode_fast(text, false))) {
             Ok(Ok(encoding)) => Ok(encoding.get_ids().to_vec()),
-            Ok(Err(error)) => Err(Error::invalid_request(format_args!("the text cannot be tokenized: {error}"))),
+            Ok(Err(error)) => {
+                Err(Error::invalid_request(format_args!("the text cannot be tokenized: {error}")))
+            }
             Err(_) => Err(Error::invalid_model("tokenizer.json: its merges and vocabulary disagree")),
         }
     }
@@ -98,6 +104,9 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::InvalidModel, "{error}");
         }
         let nested = "[".repeat(1 << 20);
-        assert_eq!(Tokenizer::from_bytes(nested.as_bytes()).err().map(|e| e.kind()), Some(ErrorKind::InvalidModel));
+        assert_eq!(
+            Tokenizer::from_bytes(nested.as_bytes()).err().map(|e| e.kind()),
+            Some(ErrorKind::InvalidModel)
+        );
     }
 }
