@@ -1,3 +1,26 @@
-.PHONY: setup demo test bench golden
-test:
-	cargo test --release --workspace
+.PHONY: setup demo test test-vocab bench golden lint
+
+# Everything the build needs comes with Rust; this fetches the crates.
+setup:
+	cargo fetch
+
+demo:
+	cargo run --release -- generate --image models/shapes/examples/red_circle.png --prompt "Describe this image."
+
+test: lint
+	cargo test --release --workspace --no-fail-fast
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --release --workspace --all-targets -- -D warnings
+
+# Gemma 4's real vocabulary, fetched from a public package into .cache.
+test-vocab:
+	scripts/test-vocab.sh
+
+bench:
+	bench/cpu.sh
+
+# The only target that needs Python: see reference/README.md.
+golden:
+	python reference/make_goldens.py

@@ -1,2 +1,56 @@
-//! cli
-fn main() {}
+//! `pyrex`: describe images and complete text from a shell.
+//!
+//! This crate only translates: arguments into the core's options, events into lines. Every command is a file.
+//! Exit codes: 0; 2 for bad usage; 1 for everything else, with one line on stderr.
+
+mod bench;
+mod bundled;
+mod dump;
+mod fail;
+mod generate;
+mod inspect;
+mod options;
+mod picture;
+mod progress;
+
+use clap::{Parser, Subcommand};
+use fail::Failure;
+use std::process::ExitCode;
+
+/// Text and images in, tokens out, on this machine.
+#[derive(Parser)]
+#[command(name = "pyrex", version, propagate_version = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Answer one prompt and print the answer as it comes.
+    Generate(generate::Arguments),
+    /// Write every named tensor of one prefill to a safetensors file.
+    Dump(dump::Arguments),
+    /// Measure loading, the vision tower, prefill and decode.
+    Bench(bench::Arguments),
+    /// Show what a checkpoint is: config, layers, sizes, and what is not supported.
+    Inspect(inspect::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return fail::usage(&error),
+    };
+    let done = match arguments.command {
+        Command::Generate(arguments) => generate::run(&arguments),
+        Command::Dump(arguments) => dump::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
+        Command::Inspect(arguments) => inspect::run(&arguments),
+    };
+    match done {
+        Ok(()) | Err(Failure::BrokenPipe) => ExitCode::SUCCESS,
+        Err(Failure::Usage(message)) => fail::report(&message, 2),
+        Err(Failure::Other(message)) => fail::report(&message, 1),
+    }
+}

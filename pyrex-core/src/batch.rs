@@ -108,7 +108,10 @@ impl Batch {
             block_tables: Tensor::from_vec(block_tables, (chunks.len(), tables), device)?,
             block_size,
             logit_rows: u32s(rows.wanted)?,
-            logit_queries: Queries { positions: u32s(wanted_positions)?, query_start: u32s(rows.wanted_start)? },
+            logit_queries: Queries {
+                positions: u32s(wanted_positions)?,
+                query_start: u32s(rows.wanted_start)?,
+            },
             soft_tokens: None,
             prompt_depth: PromptDepth::default(),
         })

@@ -32,7 +32,13 @@ impl KvPool {
     ///
     /// # Errors
     /// `OutOfMemory` or `Device` if the device has no room for it.
-    pub fn new(layout: &KvLayout, num_blocks: usize, block_size: usize, dtype: DType, device: &Device) -> Result<Self> {
+    pub fn new(
+        layout: &KvLayout,
+        num_blocks: usize,
+        block_size: usize,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
         let slots = num_blocks * block_size;
         let layer = |layer: &KvLayer| -> Result<PoolLayer> {
             match *layer {

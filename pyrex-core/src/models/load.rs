@@ -1,12 +1,14 @@
 //! From a folder, or bytes in memory, to a model: `config.json` names the architecture, the architecture the family.
 
-use super::{FAMILIES, LoadedModel};
+use super::{FAMILIES, Family, LoadedModel, SamplingDefaults};
 use crate::error::{Error, Result};
 use crate::ops::matrix::SharedBytes;
+use crate::weights::mmap;
 use candle_core::{DType, Device};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -58,7 +60,8 @@ impl ModelSource {
         match self {
             Self::Memory(files) => Ok(files.get(name).map(|bytes| Cow::Borrowed((**bytes).as_ref()))),
             Self::Path(path) => {
-                let path = if path.is_file() && name == "config.json" { path.clone() } else { path.join(name) };
+                let path =
+                    if path.is_file() && name == "config.json" { path.clone() } else { path.join(name) };
                 let metadata = match std::fs::metadata(&path) {
                     Ok(metadata) => metadata,
                     Err(error) if is_absence(&error) => return Ok(None),
@@ -70,9 +73,41 @@ impl ModelSource {
                         metadata.len()
                     )));
                 }
-                let bytes = std::fs::read(&path).map_err(|e| Error::io(format_args!("{}: {e}", path.display())))?;
+                let bytes =
+                    std::fs::read(&path).map_err(|e| Error::io(format_args!("{}: {e}", path.display())))?;
                 Ok(Some(Cow::Owned(bytes)))
             }
+        }
+    }
+
+    /// The safetensors files, mapped or from memory: those an index names, else `model.safetensors`.
+    ///
+    /// # Errors
+    /// `InvalidModel` if there are none or the index names a file outside the folder; `Io` if one cannot be mapped.
+    pub fn weight_files(&self) -> Result<Vec<(String, SharedBytes)>> {
+        #[derive(Deserialize)]
+        struct Index {
+            weight_map: BTreeMap<String, String>,
+        }
+        const INDEX: &str = "model.safetensors.index.json";
+        let names: BTreeSet<String> = match self.read(INDEX)? {
+            None => BTreeSet::from(["model.safetensors".to_string()]),
+            Some(bytes) => parse_json::<Index>(INDEX, &bytes)?.weight_map.into_values().collect(),
+        };
+        names.into_iter().map(|name| Ok((name.clone(), self.weight_file(&name)?))).collect()
+    }
+
+    fn weight_file(&self, name: &str) -> Result<SharedBytes> {
+        if name.contains(['/', '\\']) || name == ".." {
+            return Err(Error::invalid_model(format_args!(
+                "the index names {name:?}, expected a file beside it"
+            )));
+        }
+        let missing = || Error::invalid_model(format_args!("{self} has no {name}"));
+        match self {
+            Self::Memory(files) => files.get(name).cloned().ok_or_else(missing),
+            Self::Path(path) if path.join(name).is_file() => mmap::map(&path.join(name)),
+            Self::Path(_) => Err(missing()),
         }
     }
 
@@ -103,21 +138,95 @@ impl fmt::Display for ModelSource {
 /// # Errors
 /// `InvalidModel` if a file is missing or wrong, `Unsupported` if no family answers to the architecture.
 pub fn load(options: &LoadOptions) -> Result<LoadedModel> {
+    (family_of(&options.source)?.load)(options)
+}
+
+/// The family that answers to the architecture in `config.json`.
+///
+/// # Errors
+/// `InvalidModel` if there is no `config.json`, `Unsupported` if no family answers.
+pub fn family_of(source: &ModelSource) -> Result<&'static Family> {
     #[derive(Deserialize)]
     struct Named {
         #[serde(default)]
         architectures: Vec<String>,
     }
-    let bytes = options.source.require("config.json")?;
-    let named: Named =
-        serde_json::from_slice(&bytes).map_err(|e| Error::invalid_model(format_args!("config.json: {e}")))?;
-    let answers = |name: &String| FAMILIES.iter().find(|family| family.architectures.contains(&name.as_str()));
-    match named.architectures.iter().find_map(answers) {
-        Some(family) => (family.load)(options),
-        None => Err(Error::unsupported(format_args!(
+    let named: Named = parse_json("config.json", &source.require("config.json")?)?;
+    let answers =
+        |name: &String| FAMILIES.iter().find(|family| family.architectures.contains(&name.as_str()));
+    named.architectures.iter().find_map(answers).ok_or_else(|| {
+        Error::unsupported(format_args!(
             "config.json names the architectures {:?}, expected one of {:?}",
             named.architectures,
             FAMILIES.iter().flat_map(|family| family.architectures).collect::<Vec<_>>()
-        ))),
+        ))
+    })
+}
+
+/// Reads a JSON file of a checkpoint.
+///
+/// # Errors
+/// `InvalidModel` naming the file and the place in it.
+pub fn parse_json<T: DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|e| Error::invalid_model(format_args!("{name}: {e}")))
+}
+
+/// A field that is a number or a list of them.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum OneOrMany {
+    /// One.
+    One(u32),
+    /// A list.
+    Many(Vec<u32>),
+}
+
+impl OneOrMany {
+    /// The list.
+    pub fn into_vec(self) -> Vec<u32> {
+        match self {
+            Self::One(id) => vec![id],
+            Self::Many(ids) => ids,
+        }
     }
+}
+
+/// What `generation_config.json` says.
+#[derive(Clone, Debug)]
+pub struct GenerationDefaults {
+    /// Ids that end a generation.
+    pub stop_ids: Vec<u32>,
+    /// How the checkpoint wants to be sampled.
+    pub sampling: SamplingDefaults,
+}
+
+/// Reads `generation_config.json`; without one, or without ids in it, `eos_token_ids` of `config.json` end a generation.
+///
+/// # Errors
+/// `InvalidModel` if the file is damaged.
+pub fn generation_defaults(source: &ModelSource, eos_token_ids: &[u32]) -> Result<GenerationDefaults> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Raw {
+        eos_token_id: Option<OneOrMany>,
+        do_sample: bool,
+        temperature: Option<f32>,
+        top_k: Option<usize>,
+        top_p: Option<f32>,
+    }
+    const NAME: &str = "generation_config.json";
+    let raw = match source.read(NAME)? {
+        Some(bytes) => parse_json(NAME, &bytes)?,
+        None => Raw::default(),
+    };
+    let sampling = match raw.do_sample {
+        true => SamplingDefaults {
+            temperature: Some(raw.temperature.unwrap_or(1.0)),
+            top_k: raw.top_k.filter(|k| *k > 0),
+            top_p: raw.top_p,
+        },
+        false => SamplingDefaults::default(),
+    };
+    let stop_ids = raw.eos_token_id.map_or_else(|| eos_token_ids.to_vec(), OneOrMany::into_vec);
+    Ok(GenerationDefaults { stop_ids, sampling })
 }

@@ -3,6 +3,7 @@
 //! A family is one folder and one line in [`families!`]. It must not know about scheduling, requests,
 //! or which device it runs on.
 
+pub mod description;
 pub mod load;
 #[cfg(feature = "test-util")]
 pub mod scripted;
@@ -16,7 +17,8 @@ use crate::trace::Tap;
 use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
 
-pub use load::{LoadFormat, LoadOptions, ModelSource, load};
+pub use description::{ComponentDescription, LayerDescription, ModelDescription, describe};
+pub use load::{LoadFormat, LoadOptions, ModelSource, Progress, load};
 
 /// A decoder, with a vision tower if the checkpoint has one.
 pub trait Model: Send {
@@ -102,6 +104,8 @@ pub struct Family {
     pub architectures: &'static [&'static str],
     /// Loads a checkpoint.
     pub load: fn(&LoadOptions) -> Result<LoadedModel>,
+    /// Describes a checkpoint without loading it; what this build cannot run is described too, not refused.
+    pub describe: fn(&ModelSource) -> Result<ModelDescription>,
 }
 
 /// Declares the family modules and the one table of them.

@@ -39,9 +39,16 @@ impl Matrix {
     ///
     /// # Errors
     /// `InvalidModel` if the range does not hold `rows × cols` elements or the dtype is not a float of 32 or 16 bits.
-    pub fn from_bytes(bytes: SharedBytes, range: Range<usize>, dtype: DType, (rows, cols): (usize, usize)) -> Result<Self> {
+    pub fn from_bytes(
+        bytes: SharedBytes,
+        range: Range<usize>,
+        dtype: DType,
+        (rows, cols): (usize, usize),
+    ) -> Result<Self> {
         if !matches!(dtype, DType::F32 | DType::BF16 | DType::F16) {
-            return Err(Error::invalid_model(format_args!("a weight is {dtype:?}, expected F32, BF16 or F16")));
+            return Err(Error::invalid_model(format_args!(
+                "a weight is {dtype:?}, expected F32, BF16 or F16"
+            )));
         }
         let expected = rows.checked_mul(cols).and_then(|n| n.checked_mul(dtype.size_in_bytes()));
         let found = (*bytes).as_ref().get(range.clone()).map(<[u8]>::len);
@@ -125,6 +132,41 @@ impl Matrix {
             return Ok(self);
         }
         Self::from_tensor(&self.to_tensor(device)?)
+    }
+
+    /// Rows `range` as a matrix of their own, without a copy.
+    ///
+    /// # Errors
+    /// `Internal` if there are no such rows.
+    pub fn rows_range(&self, range: Range<usize>) -> Result<Self> {
+        if range.start > range.end || range.end > self.rows {
+            return Err(Error::internal(format_args!("rows {range:?} of a matrix of {}", self.rows)));
+        }
+        let rows = range.len();
+        let storage = match &self.storage {
+            MatrixStorage::Device(tensor) => MatrixStorage::Device(tensor.narrow(0, range.start, rows)?),
+            MatrixStorage::Host { bytes, range: whole } => {
+                let row_bytes = self.cols * self.dtype.size_in_bytes();
+                let start = whole.start + range.start * row_bytes;
+                MatrixStorage::Host { bytes: Arc::clone(bytes), range: start..start + rows * row_bytes }
+            }
+        };
+        Ok(Self { rows, storage, ..self.clone() })
+    }
+
+    /// The same elements as `rows × cols`, without a copy.
+    ///
+    /// # Errors
+    /// `Internal` if that is another number of elements.
+    pub fn reshaped(self, rows: usize, cols: usize) -> Result<Self> {
+        if rows * cols != self.rows * self.cols {
+            return Err(Error::internal(format_args!("[{}, {}] as [{rows}, {cols}]", self.rows, self.cols)));
+        }
+        let storage = match self.storage {
+            MatrixStorage::Device(tensor) => MatrixStorage::Device(tensor.reshape((rows, cols))?),
+            host => host,
+        };
+        Ok(Self { rows, cols, dtype: self.dtype, storage })
     }
 
     /// Copies the bytes if they are not aligned for their dtype: a file may place a tensor anywhere.

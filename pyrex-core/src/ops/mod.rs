@@ -19,7 +19,7 @@ pub mod simd;
 pub use matrix::Matrix;
 
 use crate::error::{Error, Result};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 /// Opens the CUDA device with this ordinal.
 ///
@@ -27,12 +27,14 @@ use candle_core::{Device, Tensor};
 /// `Unsupported` if this build has no CUDA, `Device` if there is no such device.
 pub fn cuda_device(ordinal: usize) -> Result<Device> {
     if !cfg!(feature = "cuda") {
-        return Err(Error::unsupported("device cuda: this build has no CUDA support, build with the feature `cuda`"));
+        return Err(Error::unsupported(
+            "device cuda: this build has no CUDA support, build with the feature `cuda`",
+        ));
     }
     Ok(Device::new_cuda(ordinal)?)
 }
 
-/// Whether the op has a CPU kernel to run, or must fall back to tensor operations.
-pub(crate) fn on_cpu(x: &Tensor) -> bool {
-    matches!(x.device(), Device::Cpu)
+/// Whether the op has a kernel for `x`, or must fall back to tensor operations.
+pub(crate) fn has_kernel(x: &Tensor) -> bool {
+    matches!(x.device(), Device::Cpu) && matches!(x.dtype(), DType::F32 | DType::BF16)
 }

@@ -1,14 +1,130 @@
-//! Gemma 4.
+//! Gemma 4: E2B and E4B, text and images. `README.md` beside this file draws the whole of it.
 
-use super::{Family, LoadOptions, LoadedModel};
-use crate::error::{Error, Result};
-
+pub mod config;
+pub mod decoder;
+mod describe;
+mod dummy;
+pub mod ple;
+pub mod pooler;
 pub mod prompt;
+pub mod vision;
+pub mod weights;
+
+use super::load::generation_defaults;
+use super::{Family, LoadFormat, LoadOptions, LoadedModel, Model, ModelSpec};
+use crate::batch::{Batch, ImageBatch};
+use crate::error::{Error, Result};
+use crate::kv::KvPool;
+use crate::prompt::Patches;
+use crate::trace::Tap;
+use crate::weights::Store;
+use candle_core::{DType, Tensor};
+use config::Config;
+use decoder::Decoder;
+use pooler::MultimodalEmbedder;
+use prompt::Gemma4Processor;
+use std::sync::Arc;
+use vision::VisionTower;
 
 /// Gemma 4, E2B and E4B.
-pub const FAMILY: Family =
-    Family { name: "gemma4", architectures: &["Gemma4ForConditionalGeneration", "Gemma4ForCausalLM"], load };
+pub const FAMILY: Family = Family {
+    name: "gemma4",
+    architectures: &["Gemma4ForConditionalGeneration", "Gemma4ForCausalLM"],
+    load,
+    describe: describe::describe,
+};
 
-fn load(_options: &LoadOptions) -> Result<LoadedModel> {
-    Err(Error::unsupported("not yet"))
+/// A Gemma 4 checkpoint, ready to run.
+pub struct Gemma4 {
+    decoder: Decoder,
+    vision: Option<Vision>,
+    config: Config,
+    spec: ModelSpec,
+}
+
+struct Vision {
+    tower: VisionTower,
+    embed_vision: MultimodalEmbedder,
+}
+
+fn load(options: &LoadOptions) -> Result<LoadedModel> {
+    let config = Config::read(&options.source)?;
+    let source = match options.format {
+        LoadFormat::Safetensors => options.source.clone(),
+        LoadFormat::Dummy => dummy::complete(&options.source, &config)?,
+    };
+    let processor = Gemma4Processor::new(&source)?;
+    let generation = generation_defaults(&source, &config.eos_token_ids)?;
+    let spec = ModelSpec {
+        family: FAMILY.name,
+        kv: config.kv_layout(),
+        vocab_size: config.text.vocab_size,
+        max_position_embeddings: config.text.max_position_embeddings,
+        stop_ids: generation.stop_ids,
+        sampling: generation.sampling,
+        dtype: options.dtype,
+        device: options.device.clone(),
+    };
+    let progress = options.progress.as_deref().map(|progress| progress as &dyn Fn(u64, u64));
+    let store = match options.format {
+        LoadFormat::Safetensors => Store::from_files(options.source.weight_files()?, &options.device)?,
+        LoadFormat::Dummy => Store::dummy(&options.device),
+    };
+    let model = Gemma4::load(&store.with_progress(progress), config, spec)?;
+    Ok(LoadedModel { model: Box::new(model), processor: Arc::new(processor) })
+}
+
+fn load_parts(store: &Store<'_>, config: &Config, dtype: DType) -> Result<(Decoder, Option<Vision>)> {
+    let root = store.root();
+    let decoder = Decoder::load(&root, &root.at(config.text_prefix), &config.text, dtype)?;
+    let load_vision = |vision: &config::VisionConfig| -> Result<Vision> {
+        let (tower, embed) = (root.at("model.vision_tower"), root.at("model.embed_vision"));
+        Ok(Vision {
+            tower: VisionTower::load(&tower, vision)?,
+            embed_vision: MultimodalEmbedder::load(&embed, vision, config.text.hidden_size, dtype)?,
+        })
+    };
+    let vision = config.vision.as_ref().map(load_vision).transpose()?;
+    Ok((decoder, vision))
+}
+
+impl Gemma4 {
+    fn load(store: &Store<'_>, config: Config, spec: ModelSpec) -> Result<Self> {
+        let (decoder, vision) = load_parts(store, &config, spec.dtype)?;
+        store.finish(|name| weights::is_inert(&config, name))?;
+        Ok(Self { decoder, vision, config, spec })
+    }
+
+    fn vision(&self) -> Result<(&Vision, &config::VisionConfig)> {
+        match (&self.vision, &self.config.vision) {
+            (Some(vision), Some(config)) => Ok((vision, config)),
+            _ => Err(Error::unsupported("this checkpoint has no vision tower: its config.json has no vision_config")),
+        }
+    }
+}
+
+impl Model for Gemma4 {
+    fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    fn image_batch(&self, images: &[&Patches]) -> Result<ImageBatch> {
+        let (_, config) = self.vision()?;
+        vision::image_batch(images, config, &self.spec.device)
+    }
+
+    fn encode_images(&self, images: &ImageBatch, tap: &mut dyn Tap) -> Result<Tensor> {
+        let (vision, _) = self.vision()?;
+        let soft_tokens = vision.tower.forward(tap, images)?;
+        vision.embed_vision.forward(tap, &soft_tokens)
+    }
+
+    fn forward(&self, batch: &Batch, kv: &mut KvPool, tap: &mut dyn Tap) -> Result<Tensor> {
+        let mut input_ids = batch.input_ids.clone();
+        for placeholder in &self.config.placeholder_ids {
+            let pad = Tensor::full(self.config.text.pad_token_id, input_ids.shape(), input_ids.device())?;
+            input_ids = input_ids.eq(*placeholder)?.where_cond(&pad, &input_ids)?;
+        }
+        self.decoder.forward(tap, &input_ids, batch, kv)
+    }
 }

@@ -1,0 +1,120 @@
+//! The arguments that several commands share: which model, where it runs, and the prompt.
+
+use crate::bundled;
+use crate::fail::Failure;
+use clap::Args;
+use pyrex_core::{ActivationDtype, Chat, DeviceChoice, Message, ModelSource, Part, Prompt};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The longest image file that is read, in bytes; the core has tighter limits on what is inside.
+const MAX_IMAGE_BYTES: u64 = 256 << 20;
+
+/// Which model.
+#[derive(Args)]
+pub(crate) struct ModelArguments {
+    /// Folder of a checkpoint, or for dummy weights a config.json [default: the small bundled model]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+}
+
+/// Where it runs.
+#[derive(Args)]
+pub(crate) struct RunArguments {
+    /// cpu, cuda or cuda:n
+    #[arg(long, default_value_t)]
+    pub(crate) device: DeviceChoice,
+    /// Dtype of the activations, f32 or bf16 [default: f32 on the CPU, bf16 on CUDA]
+    #[arg(long)]
+    pub(crate) dtype: Option<ActivationDtype>,
+}
+
+/// How many threads it gets.
+#[derive(Args)]
+pub(crate) struct ThreadArguments {
+    /// Threads that compute [default: one per core]
+    #[arg(long, visible_alias = "threads", value_name = "N", value_parser = at_least_one)]
+    pub(crate) num_threads: Option<usize>,
+}
+
+/// What is asked.
+#[derive(Args)]
+pub(crate) struct PromptArguments {
+    /// An image file: PNG, JPEG, WebP, GIF or BMP; may be given several times
+    #[arg(long, value_name = "F")]
+    pub(crate) image: Vec<PathBuf>,
+    /// A system turn in front
+    #[arg(long, value_name = "S")]
+    pub(crate) system: Option<String>,
+    /// What to ask [default with an image: Describe this image.]
+    #[arg(long, value_name = "P")]
+    pub(crate) prompt: Option<String>,
+}
+
+impl ModelArguments {
+    /// The checkpoint they mean.
+    pub(crate) fn source(&self) -> Result<ModelSource, Failure> {
+        self.model.as_deref().map_or_else(|| Ok(bundled::source()), folder)
+    }
+
+    /// What to call it.
+    pub(crate) fn name(&self) -> String {
+        self.model
+            .as_deref()
+            .map_or_else(|| "the bundled model".to_owned(), |path| path.display().to_string())
+    }
+}
+
+impl RunArguments {
+    /// The dtype of the activations.
+    pub(crate) fn dtype(&self) -> ActivationDtype {
+        self.dtype.unwrap_or(self.device.default_dtype())
+    }
+}
+
+/// A checkpoint on disk, once something is there.
+pub(crate) fn folder(path: &Path) -> Result<ModelSource, Failure> {
+    match fs::metadata(path) {
+        Ok(_) => Ok(ModelSource::Path(path.to_owned())),
+        Err(error) => Err(Failure::Other(format!("{}: {error}", path.display()))),
+    }
+}
+
+impl PromptArguments {
+    /// One user turn, images before the text, after a system turn if there is one.
+    pub(crate) fn prompt(&self) -> Result<Prompt, Failure> {
+        let text = match (&self.prompt, self.image.is_empty()) {
+            (Some(text), _) => text.clone(),
+            (None, false) => "Describe this image.".to_owned(),
+            (None, true) => return Err(Failure::Usage("give --prompt, --image or both".to_owned())),
+        };
+        let mut messages: Vec<Message> =
+            self.system.iter().map(|system| Message::text("system", system)).collect();
+        messages.push(match self.image.is_empty() {
+            true => Message::text("user", text),
+            false => {
+                let images = self.image.iter().map(|path| read_image(path));
+                Message::parts("user", images.chain([Ok(Part::Text(text))]).collect::<Result<_, _>>()?)
+            }
+        });
+        Ok(Prompt::Chat(Chat::new(messages)))
+    }
+}
+
+fn read_image(path: &Path) -> Result<Part, Failure> {
+    let failure = |what: &dyn std::fmt::Display| Failure::Other(format!("{}: {what}", path.display()));
+    let metadata = fs::metadata(path).map_err(|e| failure(&e))?;
+    if metadata.len() > MAX_IMAGE_BYTES {
+        return Err(failure(&format_args!("{} bytes, expected at most {MAX_IMAGE_BYTES}", metadata.len())));
+    }
+    Ok(Part::Image(fs::read(path).map_err(|e| failure(&e))?.into()))
+}
+
+/// A count that is not zero.
+pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("expected at least 1".to_owned()),
+        Ok(count) => Ok(count),
+        Err(error) => Err(format!("{error}")),
+    }
+}

@@ -1,0 +1,254 @@
+//! What a caller may choose when it opens an engine, and what becomes of it.
+//!
+//! [`EngineOptions`] leaves open what has a default; [`EngineConfig`] is resolved once, against the loaded model, and
+//! nothing below sees an `Option`.
+
+use crate::error::{Error, Result};
+use crate::models::load::{LoadFormat, LoadOptions, ModelSource, Progress};
+use crate::models::{LoadedModel, ModelSpec};
+use crate::ops;
+use candle_core::{DType, Device};
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Where the model comes from.
+pub enum ModelInput {
+    /// Files, in a folder or in memory.
+    Source(ModelSource),
+    /// A model that somebody has loaded or written.
+    Loaded(LoadedModel),
+}
+
+/// The device to run on: `cpu`, `cuda` or `cuda:n`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The CPU.
+    #[default]
+    Cpu,
+    /// The CUDA device of this ordinal.
+    Cuda(usize),
+}
+
+/// The dtype of the activations: `f32` or `bf16`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ActivationDtype {
+    /// 32-bit floats.
+    F32,
+    /// bfloat16.
+    Bf16,
+}
+
+/// How to open an engine. Make one with [`EngineOptions::new`] and change its fields.
+pub struct EngineOptions {
+    /// The model.
+    pub model: ModelInput,
+    /// The device to run on.
+    pub device: DeviceChoice,
+    /// The dtype of the activations; f32 on the CPU and bf16 on CUDA if not given.
+    pub dtype: Option<ActivationDtype>,
+    /// Threads that compute; as many as the machine has cores if not given.
+    pub num_threads: Option<usize>,
+    /// The longest sequence, prompt and answer together; the model's own limit or 8192 if not given, whichever is less.
+    pub max_model_len: Option<usize>,
+    /// The most tokens one step computes. A longer prompt is cut into chunks; the answer does not depend on it.
+    pub max_batch_tokens: usize,
+    /// Where the weights come from.
+    pub load_format: LoadFormat,
+    /// Told how far loading is.
+    pub progress: Option<Progress>,
+}
+
+impl EngineOptions {
+    /// The longest sequence unless the caller asks for more: longer ones cost cache memory.
+    pub const DEFAULT_MAX_MODEL_LEN: usize = 8192;
+    /// The most tokens one step computes unless the caller says otherwise.
+    pub const DEFAULT_MAX_BATCH_TOKENS: usize = 512;
+
+    /// The defaults for this model.
+    pub fn new(model: impl Into<ModelInput>) -> Self {
+        Self {
+            model: model.into(),
+            device: DeviceChoice::default(),
+            dtype: None,
+            num_threads: None,
+            max_model_len: None,
+            max_batch_tokens: Self::DEFAULT_MAX_BATCH_TOKENS,
+            load_format: LoadFormat::default(),
+            progress: None,
+        }
+    }
+}
+
+impl From<ModelSource> for ModelInput {
+    fn from(source: ModelSource) -> Self {
+        Self::Source(source)
+    }
+}
+
+impl From<LoadedModel> for ModelInput {
+    fn from(model: LoadedModel) -> Self {
+        Self::Loaded(model)
+    }
+}
+
+impl From<PathBuf> for ModelInput {
+    fn from(path: PathBuf) -> Self {
+        Self::Source(ModelSource::Path(path))
+    }
+}
+
+impl From<&str> for ModelInput {
+    fn from(path: &str) -> Self {
+        Self::from(PathBuf::from(path))
+    }
+}
+
+impl DeviceChoice {
+    /// Opens the device.
+    ///
+    /// # Errors
+    /// `Unsupported` if this build has no CUDA, `Device` if there is no such device.
+    pub fn open(self) -> Result<Device> {
+        match self {
+            Self::Cpu => Ok(Device::Cpu),
+            Self::Cuda(ordinal) => ops::cuda_device(ordinal),
+        }
+    }
+
+    /// The dtype of the activations where the caller names none.
+    pub fn default_dtype(self) -> ActivationDtype {
+        match self {
+            Self::Cpu => ActivationDtype::F32,
+            Self::Cuda(_) => ActivationDtype::Bf16,
+        }
+    }
+}
+
+impl FromStr for DeviceChoice {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let unknown =
+            || Error::invalid_request(format_args!("device {text:?}, expected cpu, cuda or cuda:n"));
+        match text.split_once(':') {
+            None if text == "cpu" => Ok(Self::Cpu),
+            None if text == "cuda" => Ok(Self::Cuda(0)),
+            Some(("cuda", ordinal)) => ordinal.parse().map(Self::Cuda).map_err(|_| unknown()),
+            _ => Err(unknown()),
+        }
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
+        }
+    }
+}
+
+impl ActivationDtype {
+    /// The tensor library's word for it.
+    pub fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::Bf16 => DType::BF16,
+        }
+    }
+}
+
+impl FromStr for ActivationDtype {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "f32" => Ok(Self::F32),
+            "bf16" => Ok(Self::Bf16),
+            _ => Err(Error::invalid_request(format_args!("dtype {text:?}, expected f32 or bf16"))),
+        }
+    }
+}
+
+impl fmt::Display for ActivationDtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        })
+    }
+}
+
+/// The limits an engine runs under, all defaults resolved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// The longest sequence, prompt and answer together.
+    pub max_model_len: usize,
+    /// The most tokens one step computes.
+    pub max_batch_tokens: usize,
+}
+
+impl EngineConfig {
+    /// # Errors
+    /// `InvalidRequest` if a limit is zero or beyond the model's own.
+    pub(crate) fn resolve(
+        max_model_len: Option<usize>,
+        max_batch_tokens: usize,
+        spec: &ModelSpec,
+    ) -> Result<Self> {
+        let longest = spec.max_position_embeddings;
+        let max_model_len = max_model_len.unwrap_or(longest.min(EngineOptions::DEFAULT_MAX_MODEL_LEN));
+        if max_model_len == 0 || max_model_len > longest {
+            return Err(Error::invalid_request(format_args!(
+                "max_model_len is {max_model_len}, expected 1 to {longest} (max_position_embeddings)"
+            )));
+        }
+        if max_batch_tokens == 0 {
+            return Err(Error::invalid_request("max_batch_tokens is 0, expected at least 1"));
+        }
+        Ok(Self { max_model_len, max_batch_tokens })
+    }
+}
+
+/// What the core thread needs to get its model.
+pub(crate) enum ModelLoad {
+    Load(LoadOptions),
+    Take(LoadedModel),
+}
+
+impl EngineOptions {
+    /// The part of the options that says how to load. Opens the device.
+    pub(crate) fn model_load(self) -> Result<ModelLoad> {
+        match self.model {
+            ModelInput::Loaded(model) => Ok(ModelLoad::Take(model)),
+            ModelInput::Source(source) => Ok(ModelLoad::Load(LoadOptions {
+                source,
+                device: self.device.open()?,
+                dtype: self.dtype.unwrap_or(self.device.default_dtype()).dtype(),
+                format: self.load_format,
+                progress: self.progress,
+            })),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_read_and_written_alike() {
+        for (text, expected) in [
+            ("cpu", Some(DeviceChoice::Cpu)),
+            ("cuda", Some(DeviceChoice::Cuda(0))),
+            ("cuda:3", Some(DeviceChoice::Cuda(3))),
+            ("cuda:", None),
+            ("gpu", None),
+            ("cpu:0", None),
+        ] {
+            assert_eq!(text.parse::<DeviceChoice>().ok(), expected, "{text}");
+        }
+        assert_eq!(DeviceChoice::Cuda(3).to_string(), "cuda:3");
+    }
+}
