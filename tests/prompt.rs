@@ -141,11 +141,17 @@ fn image_files_decode_to_the_references_pixels() {
             }
         };
         if tensor.shape() != [image.height(), image.width(), 3] {
-            failures.push(format!("{name}: {}×{} against {:?}", image.height(), image.width(), tensor.shape()));
+            failures.push(format!(
+                "{name}: {}×{} against {:?}",
+                image.height(),
+                image.width(),
+                tensor.shape()
+            ));
             continue;
         }
         let steps = image.pixels().iter().zip(tensor.data()).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
-        let allowed = MAX_STEPS.iter().find(|(prefix, _)| name.starts_with(prefix)).map_or(0, |&(_, steps)| steps);
+        let allowed =
+            MAX_STEPS.iter().find(|(prefix, _)| name.starts_with(prefix)).map_or(0, |&(_, steps)| steps);
         if steps > allowed {
             failures.push(format!("{name}: {steps} steps"));
         }
@@ -249,8 +255,7 @@ fn prompts_with_images_have_the_references_ids_and_patches() {
     for row in rows("prompt_ids.json") {
         let chat = chat(chats.iter().find(|chat| chat["name"] == row["name"]).unwrap());
         let budget = row["max_soft_tokens"].as_u64().unwrap() as usize;
-        let encoded =
-            processor.with_max_soft_tokens(budget).unwrap().encode(&Prompt::Chat(chat)).unwrap();
+        let encoded = processor.with_max_soft_tokens(budget).unwrap().encode(&Prompt::Chat(chat)).unwrap();
         let runs = row["runs"].as_array().unwrap().iter().map(usizes);
         let expected: Vec<u32> = runs.flat_map(|run| vec![run[0] as u32; run[1]]).collect();
         assert_eq!(encoded.input_ids, expected, "{}", row["name"]);

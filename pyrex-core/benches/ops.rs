@@ -53,12 +53,14 @@ fn bandwidth() -> Result<()> {
     Ok(())
 }
 
+/// Bytes per second of the fastest part of a long read; parts are as long as one weight.
 fn read_bandwidth(threads: usize) -> f64 {
+    const PART: usize = 16 << 20;
     let words = vec![1u64; COLD_BYTES / 8];
     let sum = |part: &[u64]| part.iter().fold(0u64, |sum, word| sum ^ word);
-    let seconds =
-        pool(threads).install(|| best(12, || words.par_chunks(1 << 17).map(sum).reduce(|| 0, |a, b| a ^ b)));
-    COLD_BYTES as f64 / seconds
+    let mut parts = words.chunks(PART / 8).cycle();
+    let mut read = || parts.next().map(|part| part.par_chunks(1 << 15).map(sum).reduce(|| 0, |a, b| a ^ b));
+    PART as f64 / pool(threads).install(|| best(10 * COLD_BYTES / PART, &mut read))
 }
 
 fn noise(shape: (usize, usize), dtype: DType) -> Result<Tensor> {
@@ -74,18 +76,14 @@ fn matvec() -> Result<()> {
             let weights = (0..COLD_BYTES.div_ceil(bytes))
                 .map(|_| Matrix::from_tensor(&weight))
                 .collect::<Result<Vec<_>>>()?;
-            let total = (weights.len() * bytes) as f64;
             for (tokens, threads) in [(1, 1), (1, 2), (2, 2), (4, 2), (8, 2), (16, 2)] {
                 if dtype != DType::BF16 && (tokens, threads) != (1, 2) {
                     continue;
                 }
                 let x = noise((tokens, cols), DType::F32)?;
-                let run = || {
-                    weights
-                        .iter()
-                        .try_for_each(|weight| matmul::matmul(&x, weight).map(|y| drop(black_box(y))))
-                };
-                let rate = total / pool(threads).install(|| best(4, run));
+                let mut weights_in_turn = weights.iter().cycle();
+                let mut run = || weights_in_turn.next().map(|weight| matmul::matmul(&x, weight));
+                let rate = bytes as f64 / pool(threads).install(|| best(4 * weights.len(), &mut run));
                 let share = 100.0 * rate / peak[threads - 1];
                 println!(
                     "  [{rows:5}, {cols:5}] {dtype:?} × {tokens:2} rows, {threads} threads: {:6.1} GB/s, {share:5.1} % of reading",

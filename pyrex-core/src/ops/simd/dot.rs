@@ -12,6 +12,9 @@ use pulp::{Simd, WithSimd};
 /// Most rows of activations the kernel takes at once.
 pub const MAX_ROWS: usize = 8;
 
+/// Activations that stay in a first-level cache of 32 KB or more while weights run through it.
+const MAX_CACHED_BYTES: usize = 28 << 10;
+
 /// Bytes of the widest step: two vectors of 16 floats.
 const MAX_STEP_BYTES: usize = 128;
 
@@ -71,6 +74,8 @@ fn widen_f16<S: Simd>(simd: S, words: S::u32s) -> S::f32s {
 }
 
 /// Rows of activations in the order the kernel reads them, padded with zeros to whole steps.
+///
+/// Up to [`GROUP_ROWS`] rows make a group, in which each step of all rows lies together.
 #[derive(Debug)]
 pub struct DotRows {
     buffer: AlignedBuffer,
@@ -78,22 +83,24 @@ pub struct DotRows {
     row_len: usize,
 }
 
+/// Rows of activations one weight is multiplied with while it is in a register.
+const GROUP_ROWS: usize = 4;
+
 impl DotRows {
     /// Prepares `x`, rows of `cols`, for weights of type `W`.
     pub fn new<W: Weight>(level: Level, x: &[f32], cols: usize) -> Self {
         let lanes = level.lanes();
         let (rows, row_len) = (x.len() / cols.max(1), cols.next_multiple_of(2 * lanes));
         let mut buffer = AlignedBuffer::zeros(rows * row_len);
-        for (source, target) in
-            x.chunks_exact(cols.max(1)).zip(buffer.as_mut_slice().chunks_exact_mut(row_len))
-        {
-            if !W::PAIRS {
-                target[..cols].copy_from_slice(source);
-                continue;
-            }
-            for (source, target) in source.chunks(2 * lanes).zip(target.chunks_exact_mut(2 * lanes)) {
-                for (i, &value) in source.iter().enumerate() {
-                    target[i / 2 + (i % 2) * lanes] = value;
+        let groups = buffer.as_mut_slice().chunks_mut(GROUP_ROWS * row_len);
+        for (source, target) in x.chunks(GROUP_ROWS * cols).zip(groups) {
+            let count = source.len() / cols;
+            for (row, source) in source.chunks_exact(cols).enumerate() {
+                let steps = target.chunks_exact_mut(2 * lanes).skip(row).step_by(count);
+                for (source, target) in source.chunks(2 * lanes).zip(steps) {
+                    for (i, &value) in source.iter().enumerate() {
+                        target[if W::PAIRS { i / 2 + i % 2 * lanes } else { i }] = value;
+                    }
                 }
             }
         }
@@ -131,97 +138,110 @@ impl<W: Weight> WithSimd for Dot<'_, '_, W> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let row_len = self.x.row_len;
         let Self { weights, cols, x, clamp, out } = self;
-        let mut first = 0;
-        while first < x.rows {
-            let count = (x.rows - first).min(4);
-            let part = &x.buffer.as_slice()[first * row_len..(first + count) * row_len];
-            let out = &mut out[first..first + count];
-            match count {
-                1 => rows::<S, W, 1, 4>(simd, weights, cols, part, clamp, out),
-                2 => rows::<S, W, 2, 2>(simd, weights, cols, part, clamp, out),
-                3 => rows::<S, W, 3, 2>(simd, weights, cols, part, clamp, out),
-                _ => rows::<S, W, 4, 2>(simd, weights, cols, part, clamp, out),
+        let groups = x.buffer.as_slice().chunks(GROUP_ROWS * x.row_len);
+        for (x, out) in groups.zip(out.chunks_mut(GROUP_ROWS)) {
+            // One row of weights after another is read fastest, until the activations no longer fit the first-level
+            // cache: then several rows share them, as many as their sums and the registers allow.
+            match (out.len(), size_of_val(x) > MAX_CACHED_BYTES && S::REGISTER_COUNT >= 32) {
+                (1, false) => rows::<S, W, 1, 1>(simd, weights, cols, x, clamp, out),
+                (2, false) => rows::<S, W, 2, 1>(simd, weights, cols, x, clamp, out),
+                (3, false) => rows::<S, W, 3, 1>(simd, weights, cols, x, clamp, out),
+                (_, false) => rows::<S, W, 4, 1>(simd, weights, cols, x, clamp, out),
+                (1, true) => rows::<S, W, 1, 4>(simd, weights, cols, x, clamp, out),
+                (2, true) => rows::<S, W, 2, 4>(simd, weights, cols, x, clamp, out),
+                (3, true) => rows::<S, W, 3, 2>(simd, weights, cols, x, clamp, out),
+                (_, true) => rows::<S, W, 4, 2>(simd, weights, cols, x, clamp, out),
             }
-            first += count;
         }
     }
 }
 
-/// `R` rows of activations with all weights, `N` rows of them at a time.
+/// One group of activations with all weights, `N` rows of them at once.
 #[inline(always)]
 fn rows<S: Simd, W: Weight, const R: usize, const N: usize>(
     simd: S,
     weights: &[W],
     cols: usize,
     x: &[f32],
-    clamp: (f32, f32),
+    (low, high): (f32, f32),
     out: &mut [&mut [f32]],
 ) {
-    let (x, _) = S::as_simd_f32s(x);
-    let (x, _) = pulp::as_arrays::<2, _>(x);
-    let steps = x.len() / R;
-    let x: [&[[S::f32s; 2]]; R] = std::array::from_fn(|r| &x[r * steps..(r + 1) * steps]);
-    let bytes: &[u8] = bytemuck::cast_slice(weights);
-    let row_bytes = cols * size_of::<W>();
-    let num_rows = weights.len() / cols.max(1);
-    let mut n = 0;
-    while n < num_rows {
-        // The last group repeats its last row rather than running a kernel of its own.
-        let group: [&[u8]; N] = std::array::from_fn(|i| {
-            let row = (n + i).min(num_rows - 1);
-            &bytes[row * row_bytes..(row + 1) * row_bytes]
-        });
+    let (x, _) = pulp::as_arrays::<2, _>(S::as_simd_f32s(x).0);
+    let (x, _) = pulp::as_arrays::<R, _>(x);
+    for (first, weights) in (0..).step_by(N).zip(weights.chunks(N * cols)) {
+        let count = weights.len() / cols;
+        // The last rows may be fewer than `N`: the last is then taken more than once.
+        let group =
+            std::array::from_fn(|i| bytemuck::cast_slice(&weights[i.min(count - 1) * cols..][..cols]));
         let sums = products::<S, W, R, N>(simd, group, x);
-        for (i, sums) in sums.iter().enumerate().take(num_rows - n) {
-            for (r, &sum) in sums.iter().enumerate() {
-                out[r][n + i] = if sum.is_nan() { sum } else { sum.max(clamp.0).min(clamp.1) };
+        for (n, sums) in (first..).zip(&sums[..count]) {
+            for (out, &sum) in out.iter_mut().zip(sums) {
+                out[n] = if sum.is_nan() { sum } else { sum.max(low).min(high) };
             }
         }
-        n += N;
     }
 }
 
+#[allow(unsafe_code)]
 #[inline(always)]
 fn products<S: Simd, W: Weight, const R: usize, const N: usize>(
     simd: S,
     weights: [&[u8]; N],
-    x: [&[[S::f32s; 2]]; R],
+    x: &[[[S::f32s; 2]; R]],
 ) -> [[f32; R]; N] {
     let step_bytes = 2 * S::F32_LANES * size_of::<W>();
     let steps = weights[0].len() / step_bytes;
-    let main = weights.map(|row| &row[..steps * step_bytes]);
+    assert!(weights.iter().all(|row| row.len() == weights[0].len()), "rows have the same length");
     let mut sums = [[[simd.splat_f32s(0.0); 2]; R]; N];
-    for step in 0..steps {
+    for (step, x) in x.iter().enumerate().take(steps) {
         for i in 0..N {
-            let w = W::load(simd, &main[i][step * step_bytes..(step + 1) * step_bytes]);
-            multiply(simd, &mut sums[i], w, x, step);
+            // SAFETY: `step < steps`, and every row is at least `steps * step_bytes` long. Checked, the kernel falls
+            // from the speed of memory to half of it.
+            let bytes = unsafe { weights[i].get_unchecked(step * step_bytes..(step + 1) * step_bytes) };
+            if N > 1 {
+                prefetch(bytes.as_ptr().wrapping_add(N * weights[i].len()), step_bytes);
+            }
+            add_products(simd, &mut sums[i], W::load(simd, bytes), x);
         }
     }
-    if weights[0].len() > steps * step_bytes {
+    if let Some(x) = x.get(steps) {
         for i in 0..N {
             let rest = &weights[i][steps * step_bytes..];
             let mut padded = [0u8; MAX_STEP_BYTES];
             padded[..rest.len()].copy_from_slice(rest);
-            let w = W::load(simd, &padded[..step_bytes]);
-            multiply(simd, &mut sums[i], w, x, steps);
+            add_products(simd, &mut sums[i], W::load(simd, &padded[..step_bytes]), x);
         }
     }
-    sums.map(|row| row.map(|[even, odd]| simd.reduce_sum_f32s(simd.add_f32s(even, odd))))
+    sums.map(|sums| sums.map(|[first, second]| simd.reduce_sum_f32s(simd.add_f32s(first, second))))
+}
+
+/// Asks for the lines at `address`, which may lie anywhere: the processor's own guesses start anew at every row.
+#[allow(unsafe_code)]
+#[inline(always)]
+fn prefetch(address: *const u8, len: usize) {
+    for offset in (0..len).step_by(64) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a prefetch reads nothing and faults on no address.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(
+                address.wrapping_add(offset).cast(),
+            );
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = address.wrapping_add(offset);
+    }
 }
 
 #[inline(always)]
-fn multiply<S: Simd, const R: usize>(
+fn add_products<S: Simd, const R: usize>(
     simd: S,
     sums: &mut [[S::f32s; 2]; R],
-    w: [S::f32s; 2],
-    x: [&[[S::f32s; 2]]; R],
-    step: usize,
+    weights: [S::f32s; 2],
+    x: &[[S::f32s; 2]; R],
 ) {
-    for r in 0..R {
-        let x = x[r][step];
-        sums[r][0] = simd.mul_add_e_f32s(w[0], x[0], sums[r][0]);
-        sums[r][1] = simd.mul_add_e_f32s(w[1], x[1], sums[r][1]);
+    for (sums, x) in sums.iter_mut().zip(x) {
+        sums[0] = simd.mul_add_e_f32s(weights[0], x[0], sums[0]);
+        sums[1] = simd.mul_add_e_f32s(weights[1], x[1], sums[1]);
     }
 }

@@ -90,12 +90,42 @@ impl WithSimd for Map<'_> {
     fn with_simd<S: Simd>(self, simd: S) {
         let Self(function, x) = self;
         match function {
-            Function::Exp => map(simd, x, |x| exp(simd, x)),
-            Function::Tanh => map(simd, x, |x| tanh(simd, x)),
-            Function::Gelu => map(simd, x, |x| gelu(simd, x)),
-            Function::Scale(factor) => map(simd, x, |x| simd.mul_f32s(x, simd.splat_f32s(factor))),
-            Function::DivideBy(divisor) => map(simd, x, |x| simd.div_f32s(x, simd.splat_f32s(divisor))),
-            Function::Clamp(low, high) => map(simd, x, |x| clamp(simd, x, low, high)),
+            Function::Exp => map(
+                simd,
+                x,
+                #[inline(always)]
+                |x| exp(simd, x),
+            ),
+            Function::Tanh => map(
+                simd,
+                x,
+                #[inline(always)]
+                |x| tanh(simd, x),
+            ),
+            Function::Gelu => map(
+                simd,
+                x,
+                #[inline(always)]
+                |x| gelu(simd, x),
+            ),
+            Function::Scale(factor) => map(
+                simd,
+                x,
+                #[inline(always)]
+                |x| simd.mul_f32s(x, simd.splat_f32s(factor)),
+            ),
+            Function::DivideBy(divisor) => map(
+                simd,
+                x,
+                #[inline(always)]
+                |x| simd.div_f32s(x, simd.splat_f32s(divisor)),
+            ),
+            Function::Clamp(low, high) => map(
+                simd,
+                x,
+                #[inline(always)]
+                |x| clamp(simd, x, low, high),
+            ),
         }
     }
 }
