@@ -29,6 +29,7 @@ from transformers.models.gemma4.image_processing_gemma4 import get_aspect_ratio_
 
 import preprocess_data as data
 import preprocess_text as texts
+import preprocess_vocab
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -87,7 +88,7 @@ def write_formats(out):
         (folder / name).write_bytes(content)
         rgb, oracles[name] = decode(name, content)
         pixels[name] = np.ascontiguousarray(rgb)
-    save_file(pixels, out / "formats.safetensors", metadata=oracles)
+    save_file(pixels, out / "formats.safetensors")
     return oracles
 
 
@@ -148,19 +149,38 @@ def render(processor, case, **more):
     return processor.apply_chat_template(case["messages"], tools=case.get("tools"), **variables, **more)
 
 
-def write_chats(out, processor, vocab):
+def templates(vocab):
+    """Name -> source of the templates that the vocabulary's package carries; they are not ours to commit."""
+    if vocab is None:
+        return {}
+    gguf = preprocess_vocab.metadata(vocab / "ggml-vocab-gemma-4.gguf")["tokenizer.chat_template"]
+    return {"gemma4_31b": (vocab / "google-gemma-4-31B-it.jinja").read_text(), "gemma4_26b_april": gguf}
+
+
+def write_chats(out, processor, sources):
+    """Renders every conversation by the template of models/shapes, and by `sources`, or keeps what those gave before."""
+    path = out / "chats.json"
+    before = {row["name"]: row for row in json.loads(path.read_text())} if path.exists() else {}
     rows = []
-    other = next(iter(vocab.rglob("google-gemma-4-31B-it*.jinja")), None) if vocab else None
-    previous = {row["name"]: row for row in json.loads((out / "chats.json").read_text())} if (out / "chats.json").exists() else {}
     for name, case in texts.conversations().items():
         row = {"name": name, **case, "shapes": rendered(processor, case)}
-        if other is not None:
-            row["gemma4_31b"] = rendered(processor, case, chat_template=other.read_text())
-        elif "gemma4_31b" in previous.get(name, {}):
-            row["gemma4_31b"] = previous[name]["gemma4_31b"]
+        for other in ("gemma4_31b", "gemma4_26b_april"):
+            if other in sources:
+                row[other] = rendered(processor, case, chat_template=sources[other])
+            elif other in before.get(name, {}):
+                row[other] = before[name][other]
         rows.append(row)
-    write_json(out / "chats.json", rows)
-    return len(rows), hashlib.sha256(other.read_bytes()).hexdigest() if other else None
+    write_json(path, rows)
+    return len(rows)
+
+
+def write_vocab(out, vocab, like):
+    """A digest per line of the corpus: its ids in Gemma 4's real vocabulary, as little-endian u32."""
+    tokenizer = preprocess_vocab.tokenizer(vocab, like)
+    lines = (tokenizer.encode(text, add_special_tokens=False).ids for text in texts.lines())
+    digests = [hashlib.sha256(np.asarray(ids, "<u4").tobytes()).hexdigest()[:16] for ids in lines]
+    write_json(out / "vocab.json", digests)
+    return len(digests)
 
 
 def rendered(processor, case, **more):
@@ -220,13 +240,17 @@ def main():
     processor = AutoProcessor.from_pretrained(options.model)
     counts = {"sizes": write_sizes(out), "resize": write_resizes(out), "formats": write_formats(out),
               "lines": write_tokens(out, processor.tokenizer), "prompt_ids": write_prompt_ids(out, processor)}
-    counts["chats"], template = write_chats(out, processor, vocab)
+    sources = templates(vocab)
+    counts["chats"] = write_chats(out, processor, sources)
     manifest = out / "MANIFEST.json"
     old = json.loads(manifest.read_text()) if manifest.exists() else {}
+    hashes = {name: hashlib.sha256(source.encode()).hexdigest() for name, source in sources.items()}
+    if vocab is not None:
+        write_vocab(out, vocab, options.model / "tokenizer.json")
     versions = {module.__name__: module.__version__ for module in (transformers, tokenizers, torch, torchvision, np, PIL)}
     manifest.write_text(json.dumps({
         "command": "python reference/preprocess.py", "python": platform.python_version(), "versions": versions,
-        "template_31b_sha256": template or old.get("template_31b_sha256"), **counts}, indent=1) + "\n")
+        "templates_sha256": hashes or old.get("templates_sha256"), **counts}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -148,6 +148,7 @@ fn values_print_as_python_prints_them() {
         ("{{ [1, []] | tojson(indent=2) }}", "[\n  1,\n  []\n]"),
         ("{{ messages[0].content.upper().strip() }}|{{ messages[0].get('x', 'no') }}", "HI|no"),
         ("{% for i in [1, 2, 3] %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}", "1"),
+        ("{{ [true] | trim }}|{{ ' \\x1c a ' | trim }}|{{ 'xax' | trim('x') }}", "[True]|a|a"),
         ("{{ bos_token }}{{ missing }}\n", "<bos>"),
     ];
     for (source, expected) in cases {
