@@ -84,7 +84,8 @@ impl StopStrings {
     fn push(&mut self, piece: &str) -> (String, bool) {
         self.held.push_str(piece);
         // The one that is complete first, so that the answer does not depend on where the pieces were cut.
-        let found = self.stop.iter().filter_map(|stop| self.held.find(stop).map(|start| (start + stop.len(), start)));
+        let found =
+            self.stop.iter().filter_map(|stop| self.held.find(stop).map(|start| (start + stop.len(), start)));
         if let Some((_, start)) = found.min() {
             let text = self.held[..start].to_owned();
             self.held.clear();
@@ -149,7 +150,9 @@ mod tests {
             let ends = |cut: usize| {
                 let mut strings = StopStrings::new(stop.map(String::from).to_vec());
                 let mut answer = String::new();
-                for piece in text.as_bytes().chunks(cut).map(|piece| std::str::from_utf8(piece).expect("ASCII")) {
+                for piece in
+                    text.as_bytes().chunks(cut).map(|piece| std::str::from_utf8(piece).expect("ASCII"))
+                {
                     let (text, hit) = strings.push(piece);
                     answer.push_str(&text);
                     if hit {
