@@ -40,7 +40,8 @@ impl ImageGrid {
     pub fn target_size(&self, height: usize, width: usize) -> Result<(usize, usize)> {
         let side = self.patch_size * self.pooling_kernel_size;
         let area = self.max_soft_tokens * side * side;
-        let refused = || Error::invalid_request(format_args!("image: {width}×{height} pixels fit no grid of {side}"));
+        let refused =
+            || Error::invalid_request(format_args!("image: {width}×{height} pixels fit no grid of {side}"));
         if height == 0 || width == 0 {
             return Err(refused());
         }
@@ -180,10 +181,7 @@ impl Gemma4Processor {
             template: Arc::new(template),
             bos,
             tokens,
-            unsupported: [
-                config.audio_token_id.unwrap_or(258_881),
-                config.video_token_id.unwrap_or(258_884),
-            ],
+            unsupported: [config.audio_token_id.unwrap_or(258_881), config.video_token_id.unwrap_or(258_884)],
             reads_images,
             grid: image_grid(source)?,
             limits: ImageLimits::default(),
@@ -226,7 +224,9 @@ impl Gemma4Processor {
 
     fn encode_chat(&self, chat: &Chat) -> Result<EncodedPrompt> {
         if !self.reads_images && chat.images().next().is_some() {
-            return Err(Error::invalid_request("this checkpoint reads no images: config.json has no vision_config"));
+            return Err(Error::invalid_request(
+                "this checkpoint reads no images: config.json has no vision_config",
+            ));
         }
         let ids = self.tokenizer.encode(&self.render(chat)?)?;
         self.check_placeholders(&ids, chat.images().count())?;
@@ -329,7 +329,9 @@ fn image_grid(source: &ModelSource) -> Result<ImageGrid> {
         max_soft_tokens: raw.max_soft_tokens.unwrap_or(280),
     };
     let sides = [grid.patch_size, grid.pooling_kernel_size];
-    if !SOFT_TOKEN_BUDGETS.contains(&grid.max_soft_tokens) || sides.iter().any(|side| !(1..=256).contains(side)) {
+    if !SOFT_TOKEN_BUDGETS.contains(&grid.max_soft_tokens)
+        || sides.iter().any(|side| !(1..=256).contains(side))
+    {
         return Err(Error::invalid_model(format_args!(
             "processor_config.json: {grid:?}, expected sizes of 1 to 256 and max_soft_tokens of {SOFT_TOKEN_BUDGETS:?}"
         )));

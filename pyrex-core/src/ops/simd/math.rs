@@ -45,7 +45,7 @@ pub fn tanh<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     let far = simd.transmute_f32s_u32s(simd.or_u32s(simd.transmute_u32s_f32s(far), sign));
     let z = simd.mul_f32s(x, x);
     let mut p = splat(-5.704_988_7e-3);
-    for c in [2.063_908_9e-2, -5.373_971_5e-2, 1.333_144_2e-1, -3.333_328e-1] {
+    for c in [2.063_909e-2, -5.373_971_5e-2, 1.333_144_2e-1, -0.333_332_8] {
         p = simd.mul_add_e_f32s(p, z, splat(c));
     }
     let near = simd.mul_add_e_f32s(simd.mul_f32s(p, z), x, x);
