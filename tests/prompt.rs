@@ -299,19 +299,37 @@ fn a_typed_placeholder_is_an_invalid_request() {
     }
 }
 
-#[test]
-fn a_text_only_checkpoint_refuses_images_and_says_why() {
+/// The bundled checkpoint with another `config.json`.
+fn shapes_with(change: impl Fn(&mut Map<String, Value>)) -> ModelSource {
     let mut files = std::collections::BTreeMap::new();
     for name in ["config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"] {
         let mut bytes = std::fs::read(root().join("models/shapes").join(name)).unwrap();
         if name == "config.json" {
             let mut config: Map<String, Value> = serde_json::from_slice(&bytes).unwrap();
-            config.remove("vision_config");
+            change(&mut config);
             bytes = serde_json::to_vec(&config).unwrap();
         }
         files.insert(name.to_owned(), Arc::new(bytes) as _);
     }
-    let processor = Gemma4Processor::new(&ModelSource::Memory(files)).unwrap();
+    ModelSource::Memory(files)
+}
+
+#[test]
+fn image_tokens_that_the_files_disagree_about_are_an_invalid_model() {
+    for id in [2042, 99_999] {
+        let source = shapes_with(|config| drop(config.insert("image_token_id".into(), id.into())));
+        let error = Gemma4Processor::new(&source).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::InvalidModel);
+        assert!(error.message().contains("image_token_id"), "{error}");
+    }
+    // Without a processor_config.json the reference's defaults hold.
+    assert_eq!(Gemma4Processor::new(&shapes_with(|_| {})).unwrap().grid(), grid(280));
+}
+
+#[test]
+fn a_text_only_checkpoint_refuses_images_and_says_why() {
+    let source = shapes_with(|config| drop(config.remove("vision_config")));
+    let processor = Gemma4Processor::new(&source).unwrap();
     let hello = Chat::new(vec![Message::text("user", "Hello")]);
     assert!(processor.encode(&Prompt::Chat(hello)).is_ok());
     let image = Part::Image(golden("images/0.png").into());

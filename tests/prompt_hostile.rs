@@ -3,6 +3,7 @@
 use pyrex_core::error::ErrorKind;
 use pyrex_core::prompt::image::{ImageLimits, decode};
 use pyrex_core::prompt::template::ChatTemplate;
+use pyrex_core::prompt::tokenizer::Tokenizer;
 use pyrex_core::prompt::{Chat, Message};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -105,6 +106,30 @@ fn headers_that_claim_too_much_are_refused_before_decoding() {
     assert!(error.message().contains("100"), "{error}");
     let error = decode(&file, &ImageLimits { max_pixels: 100, ..ImageLimits::default() }).unwrap_err();
     assert!(error.message().contains("37×23"), "{error}");
+}
+
+#[test]
+fn damaged_tokenizers_are_invalid_models() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../models/shapes/tokenizer.json");
+    let bytes = std::fs::read(path).unwrap();
+    for part in 0..40 {
+        let error = Tokenizer::from_bytes(&bytes[..bytes.len() * part / 40]).err().expect("cut short");
+        assert_eq!(error.kind(), ErrorKind::InvalidModel, "{error}");
+    }
+    let mut state = 5;
+    for _ in 0..120 {
+        let mut damaged = bytes.clone();
+        for _ in 0..4 {
+            let place = random(&mut state, damaged.len());
+            damaged[place] = b"0129\"{}[],:ax <"[random(&mut state, 15)];
+        }
+        match Tokenizer::from_bytes(&damaged) {
+            Ok(tokenizer) => drop(tokenizer.encode("Describe this image. <bos>\u{1f600}")),
+            Err(error) => {
+                assert!(matches!(error.kind(), ErrorKind::InvalidModel | ErrorKind::Unsupported), "{error}");
+            }
+        }
+    }
 }
 
 fn render(source: &str, message: &str) -> Result<String, pyrex_core::Error> {

@@ -174,7 +174,7 @@ impl Gemma4Processor {
         };
         let reads_images = config.vision_config.is_some();
         if reads_images {
-            check_known(&tokenizer, &tokens)?;
+            check_known(&tokenizer, template.as_ref(), &tokens)?;
         }
         Ok(Self {
             tokenizer,
@@ -245,8 +245,11 @@ impl Gemma4Processor {
 
     /// Somebody may have typed a placeholder, or the template may have dropped an image: then nothing fits together.
     fn check_placeholders(&self, ids: &[u32], num_images: usize) -> Result<()> {
+        if !self.reads_images {
+            return Ok(());
+        }
         let num_placeholders = ids.iter().filter(|&&id| id == self.tokens.placeholder).count();
-        if self.reads_images && num_placeholders != num_images {
+        if num_placeholders != num_images {
             return Err(Error::invalid_request(format_args!(
                 "the prompt has {num_placeholders} image placeholders, expected {num_images}, one for each image"
             )));
@@ -298,19 +301,20 @@ fn parse<'a, T: Deserialize<'a>>(name: &str, bytes: &'a [u8]) -> Result<T> {
     serde_json::from_slice(bytes).map_err(|e| Error::invalid_model(format_args!("{name}: {e}")))
 }
 
-fn check_known(tokenizer: &Tokenizer, tokens: &ImageTokens) -> Result<()> {
-    let named = [
-        ("boi_token_id", tokens.begin),
-        ("image_token_id", tokens.placeholder),
-        ("eoi_token_id", tokens.end),
-    ];
-    match named.into_iter().find(|&(_, id)| tokenizer.id_to_token(id).is_none()) {
-        None => Ok(()),
-        Some((name, id)) => Err(Error::invalid_model(format_args!(
-            "config.json: {name} is {id}, but tokenizer.json has {} tokens and not that one",
-            tokenizer.vocab_size()
-        ))),
+/// The three files name the image tokens on their own: an id in one must be the text in the others.
+fn check_known(tokenizer: &Tokenizer, template: Option<&ChatTemplate>, tokens: &ImageTokens) -> Result<()> {
+    let named = [("boi_token", tokens.begin), ("image_token", tokens.placeholder), ("eoi_token", tokens.end)];
+    for (name, id) in named {
+        let known = tokenizer.id_to_token(id);
+        let written = template.and_then(|template| template.special_token(name));
+        if known.is_none() || written.is_some() && written != known.as_deref() {
+            return Err(Error::invalid_model(format_args!(
+                "config.json: {name}_id is {id}, which tokenizer.json calls {known:?}, expected {:?}",
+                written.unwrap_or("a token")
+            )));
+        }
     }
+    Ok(())
 }
 
 fn image_grid(source: &ModelSource) -> Result<ImageGrid> {

@@ -77,15 +77,14 @@ impl<'a> BitReader<'a> {
         if self.num_bits >= 32 {
             return;
         }
-        if let Some(&next) = self.bytes.get(self.position..).and_then(|rest| rest.first_chunk::<8>()) {
-            if !next.contains(&0xff) {
-                // The bits of the byte that fits in part are set again, to the same, by the next refill.
-                self.bits |= u64::from_be_bytes(next) >> self.num_bits;
-                let taken = (64 - self.num_bits) / 8;
-                self.position += taken as usize;
-                self.num_bits += taken * 8;
-                return;
-            }
+        let ahead = self.bytes.get(self.position..).and_then(|rest| rest.first_chunk::<8>());
+        if let Some(&next) = ahead.filter(|next| !next.contains(&0xff)) {
+            // The bits of the byte that fits in part are set again, to the same, by the next refill.
+            self.bits |= u64::from_be_bytes(next) >> self.num_bits;
+            let taken = (64 - self.num_bits) / 8;
+            self.position += taken as usize;
+            self.num_bits += taken * 8;
+            return;
         }
         while self.num_bits <= 56 {
             let byte = self.next_byte();
