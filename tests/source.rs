@@ -59,7 +59,7 @@ impl Source {
         let uncommented = blank(text, Blank::Comments);
         let code = blank(text, Blank::CommentsAndLiterals);
         let spans = match is_test {
-            true => vec![0..text.len()],
+            true => std::iter::once(0..text.len()).collect(),
             false => test_spans(&code),
         };
         Self {

@@ -44,7 +44,7 @@ impl Lanes {
             end: buffer(width),
             width,
             vectors: panel.vectors,
-            seen_by_any: usize::MAX..0,
+            seen_by_any: Range { start: usize::MAX, end: 0 },
             seen_by_all: 0..usize::MAX,
         };
         for (lane, (query, seen)) in queries.enumerate() {
