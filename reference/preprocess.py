@@ -68,11 +68,16 @@ def write_resizes(out):
     return len(rows)
 
 
+# Where torchvision is no oracle, and why.
+PILLOW = {"bmp": "refuses it", "webp_animated": "refuses it", "jpeg_xmp_first": "misses the orientation behind an XMP block"}
+
+
 def decode(name, content):
     """The RGB of a file and who says so: torchvision as the reference calls it, or Pillow, or the rule in image.rs."""
     uri = "data:image/x;base64," + base64.b64encode(content).decode()
-    if name.startswith(("bmp", "webp_animated")):
-        return np.asarray(load_image(uri)), "pillow: the reference refuses it"
+    for prefix, why in PILLOW.items():
+        if name.startswith(prefix):
+            return np.asarray(load_image(uri)), f"pillow: the reference {why}"
     tensor = load_image_as_tensor(uri)
     if tensor.ndim == 4:
         return tensor[0].permute(1, 2, 0).numpy(), "torchvision, first frame: the reference fails on several"

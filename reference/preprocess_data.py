@@ -149,6 +149,9 @@ def patched_jpegs():
         frame = content.find(b"\xff\xc0")
         content[frame + 11], content[frame + 14], content[frame + 17] = sampling
         files[f"jpeg_sampling_{name}.jpg"] = bytes(content)
+    turned = encoded(calm, "JPEG", quality=95, exif=exif(6))
+    xmp = b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta/>"
+    files["jpeg_xmp_first.jpg"] = turned[:2] + b"\xff\xe1" + (len(xmp) + 2).to_bytes(2, "big") + xmp + turned[2:]
     content = encoded(calm, "JPEG", quality=95, subsampling=0)
     files["jpeg_without_jfif.jpg"] = content[:2] + content[20:]
     inks = encoded(Image.fromarray(pixels(24, 31, 1)).convert("CMYK"), "JPEG", quality=95)

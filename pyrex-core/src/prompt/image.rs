@@ -6,8 +6,9 @@
 //! - 16-bit PNG: the high byte, as Pillow reads 16-bit RGB; the reference hands the model values up to 257.
 //! - GIF and WebP with several frames: the first; the reference fails.
 //! - BMP: as Pillow reads it; the reference refuses it.
+//! - JPEG whose EXIF block follows an XMP block: turned upright, as Pillow does; the reference looks at the first block only.
 //!
-//! Sizes are checked in the header before anything is decoded.
+//! All others give the reference's values exactly. Sizes are checked in the header before anything is decoded.
 
 use super::jpeg;
 use crate::error::{Error, Result};
