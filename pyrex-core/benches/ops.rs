@@ -15,7 +15,8 @@ const COLD_BYTES: usize = 400 << 20;
 
 fn main() -> Result<()> {
     let wanted = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
-    let sections: [(&str, fn() -> Result<()>); 5] = [
+    type Section = fn() -> Result<()>;
+    let sections: [(&str, Section); 5] = [
         ("bandwidth", bandwidth),
         ("matvec", matvec),
         ("gemm", gemm),

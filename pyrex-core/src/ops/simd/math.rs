@@ -60,7 +60,7 @@ pub fn gelu<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     let cube = simd.mul_f32s(simd.mul_f32s(x, x), x);
     let inner = simd.mul_add_e_f32s(cube, splat(0.044_715), x);
     // −2 √(2/π)
-    let e = exp(simd, simd.mul_f32s(inner, splat(-1.595_769_1)));
+    let e = exp(simd, simd.mul_f32s(inner, splat(-1.595_769)));
     simd.div_f32s(x, simd.add_f32s(e, splat(1.0)))
 }
 
