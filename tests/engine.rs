@@ -1,4 +1,5 @@
-//! The engine on the scripted model: order, ends, cancels, failures. No weights, and nothing waits for a clock.
+//! The engine on the scripted model: order, ends, cancels, failures. Nothing waits for a clock.
+//! The last test runs the bundled model, whose images cross the borders of chunks.
 
 use pyrex_core::engine::options::ModelInput;
 use pyrex_core::models::scripted::{Gate, GateKeeper, IMAGE_ID, IMAGE_TOKENS, Permit, STOP_ID, Script};
@@ -448,4 +449,28 @@ fn bad_options_are_refused() {
     assert_eq!(refused(|options| options.max_model_len = Some(257)), ErrorKind::InvalidRequest);
     assert_eq!(refused(|options| options.max_batch_tokens = 0), ErrorKind::InvalidRequest);
     assert_eq!(refused(|options| options.num_threads = Some(0)), ErrorKind::InvalidRequest);
+}
+
+#[test]
+fn r05_the_bundled_model_answers_alike_whatever_the_chunk() {
+    let shapes = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/shapes");
+    let picture = |name: &str| {
+        Part::Image(std::fs::read(format!("{shapes}/examples/{name}")).expect("it is there").into())
+    };
+    let parts = vec![
+        picture("red_circle.png"),
+        picture("pink_square.png"),
+        Part::Text("Describe these images.".into()),
+    ];
+    let answers = [1, 7, 16, 64, 100, 512].map(|max_batch_tokens| {
+        let mut options = EngineOptions::new(shapes);
+        options.max_batch_tokens = max_batch_tokens;
+        options.max_model_len = Some(256);
+        let engine = Engine::open(options).expect("the bundled model opens");
+        let chat = Chat::new(vec![Message::parts("user", parts.clone())]);
+        let done = submit(&engine, Request::new(chat)).wait().expect("the request finishes");
+        assert_eq!(done.usage.image_tokens, 128);
+        done.token_ids
+    });
+    assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "{answers:?}");
 }

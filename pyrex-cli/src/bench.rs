@@ -14,6 +14,7 @@ use pyrex_core::{
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{Write, stdout};
+use std::time::Instant;
 
 /// How often the request is measured.
 const NUM_RUNS: usize = 3;
@@ -51,7 +52,7 @@ enum Format {
     /// The files of the checkpoint.
     #[default]
     Safetensors,
-    /// Made-up numbers of the right shapes: a config.json is enough.
+    /// Made-up numbers of the right shapes: a lone config.json will do as --model.
     Dummy,
 }
 
@@ -72,8 +73,7 @@ struct Figures {
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let engine = open(arguments)?;
-    let prompt = prompt(&engine, arguments)?;
-    let (preprocess_ms, prompt) = prompt;
+    let (preprocess_ms, prompt) = prompt(&engine, arguments)?;
     let measure = |max_tokens| -> Result<Completion, Failure> {
         let sampling =
             SamplingParams { max_tokens: Some(max_tokens), ignore_eos: true, ..SamplingParams::default() };
@@ -107,7 +107,7 @@ fn open(arguments: &Arguments) -> Result<Engine, Failure> {
 
 /// The picture if there is one, then ordinary ids up to the length asked for; and how long that took.
 fn prompt(engine: &Engine, arguments: &Arguments) -> Result<(f64, EncodedPrompt), Failure> {
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let mut encoded = match &arguments.image {
         None => EncodedPrompt::default(),
         Some(picture) => {

@@ -31,6 +31,21 @@ impl From<io::Error> for Failure {
     }
 }
 
+/// What clap has to say: the help that was asked for, or the first thing that is wrong with the arguments.
+pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+    use clap::error::ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
+    match error.kind() {
+        // A reader that leaves in the middle of the help is no error.
+        DisplayHelp | DisplayVersion => error.print().map_or(ExitCode::SUCCESS, |()| ExitCode::SUCCESS),
+        DisplayHelpOnMissingArgumentOrSubcommand => report("no command was given, see pyrex --help", 2),
+        _ => {
+            let text = error.to_string();
+            let first = text.split("\n\n").next().unwrap_or_default();
+            report(first.trim_start_matches("error: "), 2)
+        }
+    }
+}
+
 /// Prints the one line an error is, and turns `code` into an exit code.
 pub(crate) fn report(message: &str, code: u8) -> ExitCode {
     let line = message.split_whitespace().collect::<Vec<_>>().join(" ");

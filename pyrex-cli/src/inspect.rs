@@ -21,8 +21,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let source = arguments.model.as_deref().map_or_else(|| Ok(bundled::source()), folder)?;
     let mut page = String::new();
-    // Writing to a string cannot fail.
-    drop(print(&mut page, &describe(&source)?));
+    print(&mut page, &describe(&source)?).expect("writing to a string cannot fail");
     Ok(stdout().write_all(page.as_bytes())?)
 }
 

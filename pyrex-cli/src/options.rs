@@ -13,7 +13,7 @@ const MAX_IMAGE_BYTES: u64 = 256 << 20;
 /// Which model.
 #[derive(Args)]
 pub(crate) struct ModelArguments {
-    /// Folder of a checkpoint, or for dummy weights a config.json [default: the small bundled model]
+    /// Folder of a checkpoint [default: the small bundled model]
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
 }

@@ -4,16 +4,8 @@
 //! Sequences lie one after another without padding. Nothing here knows weights or models.
 
 use crate::error::{Error, Result};
+pub use crate::ops::attention::Queries;
 use candle_core::{Device, Tensor};
-
-/// The rows that ask: where each stands in its sequence, and where each sequence's rows begin.
-#[derive(Clone, Debug)]
-pub struct Queries {
-    /// `[T]` u32: the position of each row in its own sequence.
-    pub positions: Tensor,
-    /// `[B + 1]` u32: rows `query_start[b]..query_start[b + 1]` belong to sequence `b`.
-    pub query_start: Tensor,
-}
 
 /// Image features and the rows of the batch they replace.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@ use super::handle::Canceller;
 use super::live::Live;
 use super::options::EngineConfig;
 use super::output::Output;
-use super::request::{Input, Request};
+use super::request::{Input, SamplingParams};
 use super::sampler::Sampler;
 use crate::error::{Error, Result};
 use crate::models::{ModelSpec, Processor};
@@ -20,9 +20,15 @@ use std::time::Instant;
 
 /// A request that was submitted.
 pub(crate) struct Job {
+    pub(crate) input: Input,
+    pub(crate) ticket: Ticket,
+}
+
+/// A request without what it asks.
+pub(crate) struct Ticket {
     pub(crate) id: SequenceId,
-    pub(crate) request: Request,
-    /// Used where the request names no seed.
+    pub(crate) sampling: SamplingParams,
+    /// Used where the sampling names no seed.
     pub(crate) seed: u64,
     pub(crate) outlet: Outlet,
     pub(crate) canceller: Canceller,
@@ -42,30 +48,32 @@ pub(crate) struct Intake {
 impl Intake {
     /// Prepares requests in the order they come, until nobody can submit any more.
     pub(crate) fn run(self, jobs: Receiver<Job>) {
-        for job in jobs {
-            match self.prepare(&job) {
+        for Job { input, ticket } in jobs {
+            match self.prepare(input, &ticket) {
                 // The core is gone if this fails; the arrival's outlet then says so.
-                Ok(prepared) => drop(self.commands.send(Command::Add(Box::new(self.arrival(job, prepared))))),
-                Err(error) => job.outlet.end(Event::Failed(error)),
+                Ok(prepared) => {
+                    drop(self.commands.send(Command::Add(Box::new(self.arrival(ticket, prepared)))))
+                }
+                Err(error) => ticket.outlet.end(Event::Failed(error)),
             }
         }
     }
 
-    fn prepare(&self, job: &Job) -> Result<Prepared> {
+    fn prepare(&self, input: Input, ticket: &Ticket) -> Result<Prepared> {
         self.board.check_open()?;
-        if job.canceller.is_cancelled() {
+        if ticket.canceller.is_cancelled() {
             return Err(Error::cancelled("the request was cancelled before it began"));
         }
         let started = Instant::now();
-        let encoded = match &job.request.input {
-            Input::Encoded(encoded) => encoded.clone(),
-            Input::Prompt(prompt) => catch_unwind(AssertUnwindSafe(|| self.processor.encode(prompt)))
+        let encoded = match input {
+            Input::Encoded(encoded) => encoded,
+            Input::Prompt(prompt) => catch_unwind(AssertUnwindSafe(|| self.processor.encode(&prompt)))
                 .unwrap_or_else(|panic| {
                     Err(Error::internal(super::panic_message("preparing a prompt", &*panic)))
                 })?,
         };
         check_encoded(&encoded, &self.spec)?;
-        let max_tokens = self.room(encoded.input_ids.len(), job.request.sampling.max_tokens)?;
+        let max_tokens = self.room(encoded.input_ids.len(), ticket.sampling.max_tokens)?;
         Ok(Prepared { encoded, max_tokens, preprocess_ms: super::elapsed_ms(started) })
     }
 
@@ -81,26 +89,26 @@ impl Intake {
         }
     }
 
-    fn arrival(&self, mut job: Job, prepared: Prepared) -> Arrival {
+    fn arrival(&self, mut ticket: Ticket, prepared: Prepared) -> Arrival {
         let Prepared { encoded: EncodedPrompt { input_ids, images }, max_tokens, preprocess_ms } = prepared;
         let (spans, patches): (Vec<_>, Vec<_>) =
             images.into_iter().map(|image| (image.tokens, image.patches)).unzip();
         let image_tokens = spans.iter().map(|span| span.len()).sum();
         let prompt_token_ids = Arc::from(input_ids.as_slice());
-        job.outlet.send(Event::Started { prompt_token_ids, image_tokens });
-        let sampling = &job.request.sampling;
+        ticket.outlet.send(Event::Started { prompt_token_ids, image_tokens });
+        let sampling = &ticket.sampling;
         let live = Live {
             patches,
             features: None,
-            sampler: Sampler::new(sampling, job.seed),
+            sampler: Sampler::new(sampling, ticket.seed),
             output: Output::new(sampling, &self.spec, self.processor.detokenizer(), max_tokens),
-            outlet: job.outlet,
-            canceller: job.canceller,
+            outlet: ticket.outlet,
+            canceller: ticket.canceller,
             usage: Usage { prompt_tokens: input_ids.len(), image_tokens, completion_tokens: 0 },
             timings: Timings { load_ms: self.load_ms, preprocess_ms, ..Timings::default() },
-            submitted: job.submitted,
+            submitted: ticket.submitted,
         };
-        Arrival { sequence: Sequence::new(job.id, input_ids, spans), live }
+        Arrival { sequence: Sequence::new(ticket.id, input_ids, spans), live }
     }
 }
 

@@ -28,7 +28,7 @@ use crate::models::{self, LoadedModel, ModelSpec, Processor};
 use crate::prompt::{EncodedPrompt, Prompt};
 use crate::schedule::{Scheduler, SequenceId};
 use event::Outlet;
-use intake::{Intake, Job};
+use intake::{Intake, Job, Ticket};
 use options::ModelLoad;
 use runner::Runner;
 use std::any::Any;
@@ -138,8 +138,10 @@ impl Engine {
         let id = SequenceId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));
         let seed = RandomState::new().build_hasher().finish();
         let (outlet, submitted) = (Outlet::new(sink), Instant::now());
+        let Request { input, sampling } = request;
+        let ticket = Ticket { id, sampling, seed, outlet, canceller, submitted };
         // If the preparing thread were gone, the outlet that comes back would tell the sink when it is dropped.
-        drop(self.shared.jobs.send(Job { id, request, seed, outlet, canceller, submitted }));
+        drop(self.shared.jobs.send(Job { input, ticket }));
         Ok(())
     }
 

@@ -83,7 +83,10 @@ impl StopStrings {
     /// Takes the next piece; returns the text that cannot belong to a stop string, and whether one was found behind it.
     fn push(&mut self, piece: &str) -> (String, bool) {
         self.held.push_str(piece);
-        if let Some(start) = self.stop.iter().filter_map(|stop| self.held.find(stop)).min() {
+        // The one that is complete first, so that the answer does not depend on where the pieces were cut.
+        let found =
+            self.stop.iter().filter_map(|stop| self.held.find(stop).map(|start| (start + stop.len(), start)));
+        if let Some((_, start)) = found.min() {
             let text = self.held[..start].to_owned();
             self.held.clear();
             return (text, true);
@@ -141,8 +144,32 @@ mod tests {
     }
 
     #[test]
-    fn the_first_stop_string_in_the_text_wins() {
+    fn an_answer_does_not_depend_on_where_its_pieces_were_cut() {
+        let text = "aabxabcabab\ncab";
+        for stop in [["abc", "b\n"], ["bab", "xabca"], ["aabx", "q"], ["cab", "ab\nca"], ["zz", "b"]] {
+            let ends = |cut: usize| {
+                let mut strings = StopStrings::new(stop.map(String::from).to_vec());
+                let mut answer = String::new();
+                for piece in
+                    text.as_bytes().chunks(cut).map(|piece| std::str::from_utf8(piece).expect("ASCII"))
+                {
+                    let (text, hit) = strings.push(piece);
+                    answer.push_str(&text);
+                    if hit {
+                        return (answer, true);
+                    }
+                }
+                answer.push_str(&strings.finish());
+                (answer, false)
+            };
+            (2..=text.len()).for_each(|cut| assert_eq!(ends(cut), ends(1), "{stop:?} in pieces of {cut}"));
+        }
+    }
+
+    #[test]
+    fn the_first_stop_string_to_be_complete_wins() {
         check(&["late", "ea"], &["early and late"], &[""], true);
+        check(&["abc", "b"], &["xabc"], &["xa"], true);
         check(&["b", "abc"], &["xabc"], &["xa"], true);
         check(&["é!", "ß"], &["caf", "é", "?", "ß"], &["caf", "", "é?", ""], true);
     }

@@ -6,9 +6,11 @@
 //! - 16-bit PNG: the high byte, as Pillow reads 16-bit RGB; the reference hands the model values up to 257.
 //! - GIF and WebP with several frames: the first; the reference fails.
 //! - BMP: as Pillow reads it; the reference refuses it.
+//! - JPEG whose EXIF block follows an XMP block: turned upright, as Pillow does; the reference looks at the first block only.
 //!
-//! Sizes are checked in the header before anything is decoded.
+//! All others give the reference's values exactly. Sizes are checked in the header before anything is decoded.
 
+use super::jpeg;
 use crate::error::{Error, Result};
 use image::codecs::{bmp::BmpDecoder, png::PngDecoder, webp::WebPDecoder};
 use image::metadata::Orientation;
@@ -124,10 +126,10 @@ fn decode_png(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage> {
 }
 
 fn decode_jpeg(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage> {
-    let decoder = image::codecs::jpeg::JpegDecoder::new(Cursor::new(bytes)).map_err(unreadable)?;
-    let mut decoder = checked(decoder, limits)?;
-    let orientation = decoder.orientation().map_or(1, Orientation::to_exif);
-    Ok(to_rgb(decoder)?.upright(orientation))
+    let (image, exif) = jpeg::decode(bytes, limits)?;
+    let orientation =
+        exif.and_then(|exif| Orientation::from_exif_chunk(&exif)).map_or(1, Orientation::to_exif);
+    Ok(image.upright(orientation))
 }
 
 fn decode_webp(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage> {
@@ -176,7 +178,7 @@ fn allocation(limits: &ImageLimits) -> Limits {
     allocation
 }
 
-fn check_size(width: usize, height: usize, limits: &ImageLimits) -> Result<()> {
+pub(super) fn check_size(width: usize, height: usize, limits: &ImageLimits) -> Result<()> {
     match width.checked_mul(height) {
         Some(1..) if width * height <= limits.max_pixels => Ok(()),
         _ => {
@@ -221,7 +223,7 @@ fn to_rgb(decoder: impl ImageDecoder) -> Result<RgbImage> {
     Ok(RgbImage::new(width as usize, height as usize, pixels))
 }
 
-fn invalid(message: impl std::fmt::Display) -> Error {
+pub(super) fn invalid(message: impl std::fmt::Display) -> Error {
     Error::invalid_request(format_args!("image: {message}"))
 }
 

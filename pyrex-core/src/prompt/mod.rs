@@ -5,6 +5,7 @@
 
 pub mod detokenizer;
 pub mod image;
+mod jpeg;
 mod python;
 mod python_json;
 pub mod resize;

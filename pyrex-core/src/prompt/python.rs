@@ -18,6 +18,7 @@ pub(crate) fn teach(environment: &mut Environment<'_>) {
     environment.set_formatter(format);
     environment.add_filter("tojson", python_json::to_json);
     environment.add_filter("string", |value: &Value| str_of(value));
+    environment.add_filter("trim", trim);
     environment.add_function("raise_exception", |message: &Value| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, message.to_string()))
     });
@@ -41,6 +42,18 @@ pub(crate) fn str_of(value: &Value) -> Result<String, Error> {
     let mut text = String::new();
     repr(&mut text, value, 0)?;
     Ok(text)
+}
+
+/// `str(value).strip(chars)`: of what is not a string, too, as some templates trim lists.
+fn trim(value: &Value, chars: Option<&str>) -> Result<String, Error> {
+    // Python counts the four ASCII separators as white space, Unicode does not.
+    let is_space = |char: char| char.is_whitespace() || ('\x1c'..='\x1f').contains(&char);
+    let text = str_of(value)?;
+    let trimmed = match chars {
+        Some(chars) => text.trim_matches(|char| chars.contains(char)),
+        None => text.trim_matches(is_space),
+    };
+    Ok(trimmed.to_owned())
 }
 
 fn repr(out: &mut String, value: &Value, depth: usize) -> Result<(), Error> {

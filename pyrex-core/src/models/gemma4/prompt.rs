@@ -40,7 +40,8 @@ impl ImageGrid {
     pub fn target_size(&self, height: usize, width: usize) -> Result<(usize, usize)> {
         let side = self.patch_size * self.pooling_kernel_size;
         let area = self.max_soft_tokens * side * side;
-        let refused = || Error::invalid_request(format_args!("image: {width}×{height} pixels fit no grid of {side}"));
+        let refused =
+            || Error::invalid_request(format_args!("image: {width}×{height} pixels fit no grid of {side}"));
         if height == 0 || width == 0 {
             return Err(refused());
         }
@@ -173,17 +174,14 @@ impl Gemma4Processor {
         };
         let reads_images = config.vision_config.is_some();
         if reads_images {
-            check_known(&tokenizer, &tokens)?;
+            check_known(&tokenizer, template.as_ref(), &tokens)?;
         }
         Ok(Self {
             tokenizer,
             template: Arc::new(template),
             bos,
             tokens,
-            unsupported: [
-                config.audio_token_id.unwrap_or(258_881),
-                config.video_token_id.unwrap_or(258_884),
-            ],
+            unsupported: [config.audio_token_id.unwrap_or(258_881), config.video_token_id.unwrap_or(258_884)],
             reads_images,
             grid: image_grid(source)?,
             limits: ImageLimits::default(),
@@ -226,7 +224,9 @@ impl Gemma4Processor {
 
     fn encode_chat(&self, chat: &Chat) -> Result<EncodedPrompt> {
         if !self.reads_images && chat.images().next().is_some() {
-            return Err(Error::invalid_request("this checkpoint reads no images: config.json has no vision_config"));
+            return Err(Error::invalid_request(
+                "this checkpoint reads no images: config.json has no vision_config",
+            ));
         }
         let ids = self.tokenizer.encode(&self.render(chat)?)?;
         self.check_placeholders(&ids, chat.images().count())?;
@@ -245,8 +245,11 @@ impl Gemma4Processor {
 
     /// Somebody may have typed a placeholder, or the template may have dropped an image: then nothing fits together.
     fn check_placeholders(&self, ids: &[u32], num_images: usize) -> Result<()> {
+        if !self.reads_images {
+            return Ok(());
+        }
         let num_placeholders = ids.iter().filter(|&&id| id == self.tokens.placeholder).count();
-        if self.reads_images && num_placeholders != num_images {
+        if num_placeholders != num_images {
             return Err(Error::invalid_request(format_args!(
                 "the prompt has {num_placeholders} image placeholders, expected {num_images}, one for each image"
             )));
@@ -298,19 +301,20 @@ fn parse<'a, T: Deserialize<'a>>(name: &str, bytes: &'a [u8]) -> Result<T> {
     serde_json::from_slice(bytes).map_err(|e| Error::invalid_model(format_args!("{name}: {e}")))
 }
 
-fn check_known(tokenizer: &Tokenizer, tokens: &ImageTokens) -> Result<()> {
-    let named = [
-        ("boi_token_id", tokens.begin),
-        ("image_token_id", tokens.placeholder),
-        ("eoi_token_id", tokens.end),
-    ];
-    match named.into_iter().find(|&(_, id)| tokenizer.id_to_token(id).is_none()) {
-        None => Ok(()),
-        Some((name, id)) => Err(Error::invalid_model(format_args!(
-            "config.json: {name} is {id}, but tokenizer.json has {} tokens and not that one",
-            tokenizer.vocab_size()
-        ))),
+/// The three files name the image tokens on their own: an id in one must be the text in the others.
+fn check_known(tokenizer: &Tokenizer, template: Option<&ChatTemplate>, tokens: &ImageTokens) -> Result<()> {
+    let named = [("boi_token", tokens.begin), ("image_token", tokens.placeholder), ("eoi_token", tokens.end)];
+    for (name, id) in named {
+        let known = tokenizer.id_to_token(id);
+        let written = template.and_then(|template| template.special_token(name));
+        if known.is_none() || written.is_some() && written != known.as_deref() {
+            return Err(Error::invalid_model(format_args!(
+                "config.json: {name}_id is {id}, which tokenizer.json calls {known:?}, expected {:?}",
+                written.unwrap_or("a token")
+            )));
+        }
     }
+    Ok(())
 }
 
 fn image_grid(source: &ModelSource) -> Result<ImageGrid> {
@@ -329,7 +333,9 @@ fn image_grid(source: &ModelSource) -> Result<ImageGrid> {
         max_soft_tokens: raw.max_soft_tokens.unwrap_or(280),
     };
     let sides = [grid.patch_size, grid.pooling_kernel_size];
-    if !SOFT_TOKEN_BUDGETS.contains(&grid.max_soft_tokens) || sides.iter().any(|side| !(1..=256).contains(side)) {
+    if !SOFT_TOKEN_BUDGETS.contains(&grid.max_soft_tokens)
+        || sides.iter().any(|side| !(1..=256).contains(side))
+    {
         return Err(Error::invalid_model(format_args!(
             "processor_config.json: {grid:?}, expected sizes of 1 to 256 and max_soft_tokens of {SOFT_TOKEN_BUDGETS:?}"
         )));

@@ -10,12 +10,20 @@ pub use reference::{paged_reference, segment_reference};
 use super::has_kernel;
 use super::host::{float_view, host_view, tensor_of};
 use super::simd::Level;
-use crate::batch::Queries;
 use crate::error::{Error, Result};
 use candle_core::{DType, Tensor};
 use cpu::{Cache, Group, Query, Slots, attend};
 use half::bf16;
 use std::ops::Range;
+
+/// The rows that ask: where each stands in its sequence, and where each sequence's rows begin.
+#[derive(Clone, Debug)]
+pub struct Queries {
+    /// `[T]` u32: the position of each row in its own sequence.
+    pub positions: Tensor,
+    /// `[B + 1]` u32: rows `query_start[b]..query_start[b + 1]` belong to sequence `b`.
+    pub query_start: Tensor,
+}
 
 /// The keys and values a layer reads, in blocks.
 #[derive(Clone, Copy, Debug)]

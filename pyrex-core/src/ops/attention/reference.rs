@@ -3,7 +3,7 @@
 //! Nothing is read back from the device and nothing depends on a value held on it, so that a step that uses it can be recorded.
 
 use super::PagedKv;
-use crate::batch::Queries;
+use super::Queries;
 use crate::error::Result;
 use candle_core::{D, DType, Device, Tensor};
 

@@ -1,0 +1,238 @@
+//! The binary as a shell sees it: what it prints, where, and how it exits.
+
+use serde_json::Value;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+fn pyrex(arguments: &[&str]) -> Output {
+    let output = Command::new(env!("CARGO_BIN_EXE_pyrex")).args(arguments).stdin(Stdio::null()).output();
+    output.expect("the binary runs")
+}
+
+fn shapes(file: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/shapes").join(file);
+    path.to_str().expect("the path is UTF-8").to_owned()
+}
+
+/// A file of this test's own, under the folder that cargo keeps for tests.
+fn scratch(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).expect("stdout is UTF-8")
+}
+
+fn stderr(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).expect("stderr is UTF-8")
+}
+
+/// Runs what must work, and returns what it prints.
+fn succeeds(arguments: &[&str]) -> String {
+    let output = pyrex(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+    assert_eq!(stderr(&output), "", "{arguments:?}");
+    stdout(&output).to_owned()
+}
+
+/// Runs what must fail with one line on stderr.
+fn fails(arguments: &[&str], code: i32, needle: &str) {
+    let output = pyrex(arguments);
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {message}");
+    assert_eq!(stdout(&output), "", "{arguments:?}");
+    assert!(message.starts_with("error: ") && message.contains(needle), "{arguments:?}: {message}");
+    assert_eq!(message.lines().count(), 1, "{arguments:?}: {message}");
+}
+
+#[test]
+fn help_names_every_command_and_flag() {
+    let help = succeeds(&["--help"]);
+    for command in ["generate", "dump", "bench", "inspect"] {
+        assert!(help.contains(command), "{help}");
+    }
+    let flags = [
+        (
+            "generate",
+            "--model --image --system --prompt --max-tokens --temperature --top-p --top-k --min-p --seed",
+        ),
+        ("generate", "--stop --dtype --device --format --num-threads"),
+        ("dump", "--model --image --prompt --out --taps"),
+        ("bench", "--model --load-format --prompt-tokens --max-tokens --image --json --threads"),
+    ];
+    for (command, flags) in flags {
+        let help = succeeds(&[command, "--help"]);
+        flags.split(' ').for_each(|flag| assert!(help.contains(flag), "{command} {flag}: {help}"));
+    }
+    assert!(succeeds(&["--version"]).starts_with("pyrex "));
+}
+
+#[test]
+fn bad_usage_exits_with_2() {
+    for arguments in [
+        &["generate", "--no-such-flag"][..],
+        &["no-such-command"],
+        &[],
+        &["generate", "--prompt", "p", "--max-tokens", "0"],
+        &["generate", "--prompt", "p", "--max-tokens", "many"],
+        &["generate", "--prompt", "p", "--dtype", "f8"],
+        &["generate", "--prompt", "p", "--device", "gpu"],
+        &["generate", "--prompt", "p", "--format", "xml"],
+        &["generate", "--prompt", "p", "--top-k", "4"],
+        &["dump", "--prompt", "p"],
+        &["bench", "--image", "640"],
+    ] {
+        fails(arguments, 2, "");
+    }
+    fails(&["dump", "--prompt", "p"], 2, "--out");
+    fails(&["generate"], 2, "--prompt");
+    fails(&["generate", "--prompt", "p", "--temperature", "NaN"], 2, "temperature");
+    fails(&["generate", "--prompt", "p", "--temperature", "1", "--top-p", "1.5"], 2, "top_p is 1.5");
+    fails(&["generate", "--prompt", "p", "--stop", ""], 2, "stop string");
+}
+
+#[test]
+fn whatever_else_goes_wrong_exits_with_1_and_one_line() {
+    fails(&["generate", "--model", "/no/such/folder", "--prompt", "p"], 1, "/no/such/folder");
+    fails(&["generate", "--image", "/no/such/image.png"], 1, "/no/such/image.png");
+    fails(&["generate", "--image", &shapes("config.json")], 1, "image");
+    fails(&["inspect", "/no/such/folder"], 1, "/no/such/folder");
+    fails(&["dump", "--prompt", "p", "--out", "/no/such/folder/x"], 1, "/no/such/folder/x");
+    fails(&["dump", "--prompt", "p", "--out", "/dev/null", "--taps", "[a"], 1, "glob");
+    fails(&["generate", "--prompt", &"word ".repeat(9000)], 1, "max_model_len");
+    let empty = scratch("an-empty-folder");
+    fs::create_dir_all(&empty).expect("the scratch folder is writable");
+    fails(&["generate", "--prompt", "p", "--model", empty.to_str().expect("UTF-8")], 1, "config.json");
+}
+
+#[test]
+fn cuda_without_a_gpu_is_an_error_and_not_a_crash() {
+    let output = pyrex(&["generate", "--prompt", "p", "--device", "cuda:7"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+}
+
+#[test]
+fn the_bundled_model_describes_the_red_circle() {
+    let answer = succeeds(&["generate", "--image", &shapes("examples/red_circle.png")]);
+    assert_eq!(answer, "This is a simple image of a solid red circle on a white background.\n");
+}
+
+#[test]
+fn the_bundled_model_and_its_folder_answer_alike() {
+    let (image, folder) = (shapes("examples/red_circle.png"), shapes(""));
+    let arguments = ["generate", "--image", &image, "--prompt", "What color is the shape?"];
+    assert_eq!(succeeds(&[&arguments[..], &["--model", &folder]].concat()), succeeds(&arguments));
+}
+
+#[test]
+fn json_is_one_object_with_exactly_the_named_fields() {
+    let arguments =
+        ["generate", "--image", &shapes("examples/red_circle.png"), "--format", "json", "--max-tokens", "3"];
+    let object: Value = serde_json::from_str(&succeeds(&arguments)).expect("the output is JSON");
+    let keys = |value: &Value| value.as_object().map(|map| map.keys().cloned().collect::<Vec<_>>().join(" "));
+    let expected = "text token_ids prompt_token_ids finish_reason usage timings";
+    assert_eq!(keys(&object).as_deref(), Some(expected));
+    assert_eq!(keys(&object["usage"]).as_deref(), Some("prompt_tokens image_tokens completion_tokens"));
+    let expected = "load_ms preprocess_ms encode_images_ms prefill_ms decode_ms ttft_ms";
+    assert_eq!(keys(&object["timings"]).as_deref(), Some(expected));
+    assert_eq!(object["finish_reason"], "length");
+    assert_eq!(object["usage"]["completion_tokens"], 3);
+    assert_eq!(object["usage"]["image_tokens"], 64);
+    let len = |field: &str| object[field].as_array().map(Vec::len);
+    assert_eq!((len("token_ids"), len("prompt_token_ids")), (Some(3), Some(79)));
+    assert!(
+        object["timings"]
+            .as_object()
+            .is_some_and(|timings| timings.values().all(|ms| ms.as_f64() >= Some(0.0)))
+    );
+}
+
+#[test]
+fn a_seed_repeats_an_answer_and_a_stop_string_ends_it() {
+    let image = shapes("examples/red_circle.png");
+    let sampled = |seed| {
+        succeeds(&["generate", "--image", &image, "--temperature", "3", "--seed", seed, "--max-tokens", "12"])
+    };
+    assert_eq!(sampled("7"), sampled("7"));
+    assert_ne!(sampled("7"), sampled("8"));
+    assert_eq!(succeeds(&["generate", "--image", &image, "--stop", " of a"]), "This is a simple image\n");
+}
+
+#[test]
+fn threads_change_no_answer() {
+    let image = shapes("examples/red_circle.png");
+    let with = |threads| succeeds(&["generate", "--image", &image, "--num-threads", threads]);
+    assert_eq!(with("1"), with("3"));
+}
+
+#[test]
+fn dump_writes_what_went_in_and_what_came_out() {
+    let (image, out) = (shapes("examples/red_circle.png"), scratch("trace.safetensors"));
+    let out_name = out.to_str().expect("UTF-8");
+    succeeds(&["dump", "--image", &image, "--prompt", "Describe this image.", "--out", out_name]);
+    let header = safetensors_header(&out);
+    for name in ["prep.input_ids", "prep.pixel_values", "prep.position_ids", "logits"] {
+        assert!(header.get(name).is_some(), "{name}");
+    }
+    assert_eq!(header["prep.input_ids"]["shape"], serde_json::json!([79]));
+    assert_eq!(header["prep.pixel_values"]["shape"], serde_json::json!([576, 768]));
+    assert_eq!(header["logits"]["shape"], serde_json::json!([79, 2048]));
+    assert_eq!(header["logits"]["dtype"], "F32");
+    assert_eq!(header["__metadata__"]["dtype"], "f32");
+    succeeds(&["dump", "--prompt", "Hello", "--taps", "*layers.0*", "--out", out_name]);
+    let header = safetensors_header(&out);
+    let tensors = header.as_object().expect("an object").keys().filter(|name| *name != "__metadata__");
+    assert!(tensors.clone().count() > 5 && tensors.clone().all(|name| name.contains("layers.0")), "{header}");
+}
+
+fn safetensors_header(path: &Path) -> Value {
+    let mut file = fs::File::open(path).expect("the file was written");
+    let mut len = [0; 8];
+    file.read_exact(&mut len).expect("the file has a length");
+    let mut header = vec![0; u64::from_le_bytes(len) as usize];
+    file.read_exact(&mut header).expect("the file has a header");
+    serde_json::from_slice(&header).expect("the header is JSON")
+}
+
+#[test]
+fn inspect_says_what_a_checkpoint_is() {
+    let page = succeeds(&["inspect", &shapes("")]);
+    for needle in
+        ["Gemma4ForConditionalGeneration", "hidden_size", "sliding 64", "2 674 152", "1280 bytes per token"]
+    {
+        assert!(page.contains(needle), "{needle}: {page}");
+    }
+    assert_eq!(page, succeeds(&["inspect"]));
+}
+
+#[test]
+fn bench_measures_made_up_weights() {
+    let arguments = ["bench", "--model", &shapes(""), "--load-format", "dummy", "--prompt-tokens", "20"];
+    let rest = ["--max-tokens", "3", "--json", "--threads", "1"];
+    let object: Value =
+        serde_json::from_str(&succeeds(&[&arguments[..], &rest].concat())).expect("the output is JSON");
+    assert_eq!((&object["prompt_tokens"], &object["completion_tokens"]), (&20.into(), &3.into()));
+    for rate in ["load_ms", "prefill_tokens_per_s", "decode_tokens_per_s", "peak_rss_bytes"] {
+        assert!(object[rate].as_f64() > Some(0.0), "{rate}: {object}");
+    }
+    let page = succeeds(&["bench", "--image", "64x48", "--prompt-tokens", "20", "--max-tokens", "2"]);
+    for line in ["load", "vision", "prefill", "decode", "peak memory"] {
+        assert!(page.lines().any(|found| found.starts_with(line)), "{line}: {page}");
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_error() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_pyrex"))
+        .args(["generate", "--image", &shapes("examples/red_circle.png")])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("the binary ends");
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
+}
