@@ -4,12 +4,9 @@
 
 use candle_core::DType;
 use pyrex_core::prompt::EncodedPrompt;
-use pyrex_tests::{ALL, CHECKPOINTS, Golden, GoldenTap, Recorder, Run, chat_prompt, load_model};
+use pyrex_tests::{ALL, CHECKPOINTS, F32_FACTOR, Golden, GoldenTap, Recorder, Run, chat_prompt, load_model};
 use std::collections::BTreeMap;
 
-/// Our f32 error may be this many times the reference's own. Both are rounding noise of another summation order, estimated
-/// from as few as six rows, so single taps scatter around a ratio of one; a wrong constant shows as hundreds.
-const F32_FACTOR: f64 = 3.0;
 /// Where the reference has no noise (a copy, a table) ours may have a rounding: two units in the last place.
 const F32_FLOOR: f64 = 1.2e-7;
 /// Our bf16 error may be this many times the reference's own bf16 error.

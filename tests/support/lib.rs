@@ -124,6 +124,19 @@ impl GoldenTap {
     }
 }
 
+/// Our f32 error may be this many times the reference's own. Both are rounding noise of another summation order, estimated
+/// from as few as six rows, so single taps scatter around a ratio of one; a wrong constant shows as hundreds.
+pub const F32_FACTOR: f64 = 3.0;
+
+/// How far apart the logits of two f32 runs may lie that only sum in another order: each may be [`F32_FACTOR`] times the
+/// reference's own noise away from the oracle, in opposite directions.
+pub fn reordered(checkpoint: &str) -> f64 {
+    let noise = golden_json(&format!("{checkpoint}/noise.json"));
+    let cases = noise.as_object().expect("cases").values();
+    let largest = cases.filter_map(|case| case["logits"]["f32_rel_l2"].as_f64()).fold(0.0, f64::max);
+    2.0 * F32_FACTOR * largest
+}
+
 /// `|ours - theirs| / |theirs|`.
 pub fn rel_l2(ours: &[f32], theirs: &[f32]) -> f64 {
     assert_eq!(ours.len(), theirs.len());
