@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 /// Keys a task must at least have before those of one tile are shared out: long against a fork and a join.
-const MIN_TASK_KEYS: usize = 512;
+const MIN_TASK_KEYS: usize = 256;
 
 /// Keys and values, `[slots, K, D]` each.
 #[derive(Clone, Copy)]
