@@ -2,39 +2,21 @@
 
 use pyrex_core::models::{LoadFormat, LoadOptions, ModelSource, describe, load};
 use pyrex_core::{Error, ErrorKind};
-use pyrex_tests::{model_dir, repository};
+use pyrex_tests::{Files, edit_config, in_memory, load_options, model_files, repository};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use serde_json::Value;
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-type Files = BTreeMap<String, Vec<u8>>;
-
-/// The files of the E2B-like checkpoint, to be damaged.
-fn files() -> Files {
-    let dir = std::fs::read_dir(model_dir("e2b-like")).unwrap();
-    dir.map(|entry| entry.unwrap().path())
-        .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(path).unwrap()))
-        .collect()
-}
-
-fn source(files: Files) -> ModelSource {
-    ModelSource::Memory(files.into_iter().map(|(name, bytes)| (name, Arc::new(bytes) as _)).collect())
-}
 
 fn options(source: ModelSource, format: LoadFormat) -> LoadOptions {
-    LoadOptions {
-        source,
-        device: candle_core::Device::Cpu,
-        dtype: candle_core::DType::F32,
-        format,
-        progress: None,
-    }
+    load_options(source, candle_core::DType::F32, format)
+}
+
+fn files() -> Files {
+    model_files("e2b-like")
 }
 
 fn refusal(files: Files) -> Error {
-    load(&options(source(files), LoadFormat::Safetensors)).err().expect("a wrong checkpoint is refused")
+    load(&options(in_memory(files), LoadFormat::Safetensors)).err().expect("a wrong checkpoint is refused")
 }
 
 /// Rewrites the safetensors file: `change` may drop a tensor, or give it another name, shape or dtype.
@@ -57,18 +39,12 @@ fn unchanged(name: &str, view: &TensorView<'_>) -> Option<(String, Vec<usize>, s
     Some((name.to_string(), view.shape().to_vec(), view.dtype()))
 }
 
-fn edit_config(files: &mut Files, change: impl FnOnce(&mut Value)) {
-    let mut config: Value = serde_json::from_slice(&files["config.json"]).unwrap();
-    change(&mut config);
-    files.insert("config.json".to_string(), config.to_string().into_bytes());
-}
-
 #[test]
 fn the_checkpoint_itself_loads_from_memory_with_its_inert_and_audio_tensors() {
     let tensors = files();
     let names = SafeTensors::deserialize(&tensors["model.safetensors"]).unwrap().names().join(" ");
     assert!(names.contains("model.audio_tower.") && names.contains("layers.9.self_attn.k_proj.weight"));
-    load(&options(source(files()), LoadFormat::Safetensors)).unwrap();
+    load(&options(in_memory(files()), LoadFormat::Safetensors)).unwrap();
 }
 
 #[test]
@@ -144,7 +120,7 @@ fn shards_named_by_an_index_load_like_one_file() {
     }
     let index = serde_json::json!({"metadata": {}, "weight_map": index});
     files.insert("model.safetensors.index.json".to_string(), index.to_string().into_bytes());
-    load(&options(source(files), LoadFormat::Safetensors)).unwrap();
+    load(&options(in_memory(files), LoadFormat::Safetensors)).unwrap();
 }
 
 /// known-bugs 1: the larger models' open image mask is refused by name rather than run causally.
@@ -157,7 +133,7 @@ fn known_bug_01_what_this_build_cannot_mask_is_refused_by_the_name_of_its_field(
     ] {
         let mut files = files();
         edit_config(&mut files, |config| config["text_config"][field] = value);
-        assert_eq!(describe(&source(files.clone())).unwrap().unsupported.len(), 1);
+        assert_eq!(describe(&in_memory(files.clone())).unwrap().unsupported.len(), 1);
         let error = refusal(files);
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         assert!(error.message().contains(field), "{error}");

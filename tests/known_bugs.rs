@@ -6,15 +6,16 @@
 
 use candle_core::{DType, Device};
 use pyrex_core::kv::{KvLayer, KvPool};
-use pyrex_core::models::{LoadFormat, LoadOptions, LoadedModel, ModelSource, load};
+use pyrex_core::models::{LoadFormat, LoadedModel, load};
 use pyrex_core::prompt::Patches;
 use pyrex_core::trace::NoTap;
-use pyrex_tests::{ALL, Golden, Recorder, Run, chat_prompt, load_model, model_dir, rel_l2};
+use pyrex_tests::{
+    ALL, Golden, Recorder, Run, chat_prompt, edit_config, in_memory, load_model, load_options, model_files,
+    rel_l2,
+};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use serde_json::Value;
-use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// The change of the logits that a bug must cause to count as noticed: a hundred times what any tap may be off.
 const NOTICED: f64 = 1e-3;
@@ -30,16 +31,9 @@ fn logits_error(loaded: &LoadedModel, golden: &Golden) -> f64 {
 }
 
 /// The E2B-like checkpoint with its config and its bf16 tensors changed.
-fn changed(config: impl Fn(&mut Value), tensor: impl Fn(&str, &mut [f32])) -> LoadedModel {
-    let dir = model_dir("e2b-like");
-    let mut files: BTreeMap<String, Vec<u8>> = std::fs::read_dir(&dir)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(path).unwrap()))
-        .collect();
-    let mut json: Value = serde_json::from_slice(&files["config.json"]).unwrap();
-    config(&mut json);
-    files.insert("config.json".to_string(), json.to_string().into_bytes());
+fn changed(config: impl FnOnce(&mut Value), tensor: impl Fn(&str, &mut [f32])) -> LoadedModel {
+    let mut files = model_files("e2b-like");
+    edit_config(&mut files, config);
     let weights = files["model.safetensors"].clone();
     let widened: Vec<(String, Vec<usize>, Vec<u8>)> = SafeTensors::deserialize(&weights)
         .unwrap()
@@ -58,16 +52,7 @@ fn changed(config: impl Fn(&mut Value), tensor: impl Fn(&str, &mut [f32])) -> Lo
     });
     let rewritten = safetensors::serialize(views.collect::<Vec<_>>(), None).unwrap();
     files.insert("model.safetensors".to_string(), rewritten);
-    let source =
-        ModelSource::Memory(files.into_iter().map(|(name, bytes)| (name, Arc::new(bytes) as _)).collect());
-    let options = LoadOptions {
-        source,
-        device: Device::Cpu,
-        dtype: DType::F32,
-        format: LoadFormat::Safetensors,
-        progress: None,
-    };
-    load(&options).unwrap()
+    load(&load_options(in_memory(files), DType::F32, LoadFormat::Safetensors)).unwrap()
 }
 
 /// known-bugs 4: the number of soft tokens is no constant, and images of different sizes in one run do not see each other.

@@ -35,14 +35,38 @@ pub fn model_dir(name: &str) -> PathBuf {
 
 /// Loads a checkpoint that has goldens, with activations in `dtype`.
 pub fn load_model(name: &str, dtype: DType) -> LoadedModel {
-    load(&LoadOptions {
-        source: ModelSource::Path(model_dir(name)),
-        device: Device::Cpu,
-        dtype,
-        format: LoadFormat::Safetensors,
-        progress: None,
-    })
-    .expect("the checkpoint loads")
+    let source = ModelSource::Path(model_dir(name));
+    load(&load_options(source, dtype, LoadFormat::Safetensors)).expect("the checkpoint loads")
+}
+
+/// Options to load on the CPU without being told of progress.
+pub fn load_options(source: ModelSource, dtype: DType, format: LoadFormat) -> LoadOptions {
+    LoadOptions { source, device: Device::Cpu, dtype, format, progress: None }
+}
+
+/// The files of a checkpoint, to be damaged or changed.
+pub type Files = BTreeMap<String, Vec<u8>>;
+
+/// Reads the files of a checkpoint that has goldens.
+pub fn model_files(name: &str) -> Files {
+    let read = |path: PathBuf| {
+        let name = path.file_name().expect("a file").to_string_lossy().into_owned();
+        (name, std::fs::read(path).expect("a file of the checkpoint"))
+    };
+    let folder = std::fs::read_dir(model_dir(name)).expect("the checkpoint's folder");
+    folder.map(|entry| entry.expect("an entry").path()).filter(|path| path.is_file()).map(read).collect()
+}
+
+/// Files in memory as a checkpoint.
+pub fn in_memory(files: Files) -> ModelSource {
+    ModelSource::Memory(files.into_iter().map(|(name, bytes)| (name, Arc::new(bytes) as _)).collect())
+}
+
+/// Changes `config.json`.
+pub fn edit_config(files: &mut Files, change: impl FnOnce(&mut Value)) {
+    let mut config: Value = serde_json::from_slice(&files["config.json"]).expect("config.json is JSON");
+    change(&mut config);
+    files.insert("config.json".to_string(), config.to_string().into_bytes());
 }
 
 /// A JSON file under the goldens.
@@ -296,9 +320,4 @@ pub fn greedy(loaded: &LoadedModel, prompt: &EncodedPrompt, max_tokens: usize, s
         }
         logits = run.forward(&mut NoTap, &[id], None, LAST);
     }
-}
-
-/// The bytes of a file under the repository.
-pub fn read_shared(path: &str) -> Arc<[u8]> {
-    std::fs::read(repository().join(path)).expect("a file of the repository").into()
 }

@@ -4,6 +4,7 @@
 //! See [`prompt`](crate::prompt) for the parts that any family shares.
 
 use crate::error::{Error, Result};
+use crate::models::load::parse_json;
 use crate::models::{ModelSource, Processor};
 use crate::prompt::detokenizer::Detokenizer;
 use crate::prompt::image::{ImageLimits, RgbImage, decode};
@@ -157,7 +158,7 @@ impl Gemma4Processor {
     /// # Errors
     /// `InvalidModel` if a file is missing or wrong.
     pub fn new(source: &ModelSource) -> Result<Self> {
-        let config: RawConfig = parse("config.json", &source.require("config.json")?)?;
+        let config: RawConfig = parse_json("config.json", &source.require("config.json")?)?;
         let tokenizer = Tokenizer::from_bytes(&source.require("tokenizer.json")?)?;
         let read = |name: &str| Ok(source.read(name)?.map(Cow::into_owned));
         let template = ChatTemplate::find(&read)?;
@@ -297,11 +298,6 @@ impl Processor for Gemma4Processor {
     }
 }
 
-fn parse<'a, T: Deserialize<'a>>(name: &str, bytes: &'a [u8]) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(|e| Error::invalid_model(format_args!("{name}: {e}")))
-}
-
-/// The three files name the image tokens on their own: an id in one must be the text in the others.
 fn check_known(tokenizer: &Tokenizer, template: Option<&ChatTemplate>, tokens: &ImageTokens) -> Result<()> {
     let named = [("boi_token", tokens.begin), ("image_token", tokens.placeholder), ("eoi_token", tokens.end)];
     for (name, id) in named {
@@ -320,10 +316,10 @@ fn check_known(tokenizer: &Tokenizer, template: Option<&ChatTemplate>, tokens: &
 fn image_grid(source: &ModelSource) -> Result<ImageGrid> {
     let raw = match source.read("processor_config.json")? {
         Some(bytes) => {
-            parse::<RawProcessorConfig>("processor_config.json", &bytes)?.image_processor.unwrap_or_default()
+            parse_json::<RawProcessorConfig>("processor_config.json", &bytes)?.image_processor.unwrap_or_default()
         }
         None => match source.read("preprocessor_config.json")? {
-            Some(bytes) => parse("preprocessor_config.json", &bytes)?,
+            Some(bytes) => parse_json("preprocessor_config.json", &bytes)?,
             None => RawImageProcessor::default(),
         },
     };
