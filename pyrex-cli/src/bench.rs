@@ -1,6 +1,8 @@
 //! `pyrex bench`: how long loading, the vision tower, prefill and decode take, and how much memory.
 //!
 //! One warm-up request, then [`NUM_RUNS`] of the same; each figure is the median. The answer goes on past stop tokens.
+//! After each run the machine's memory is read for a moment: decoding is bound by reading weights, and how fast memory is
+//! changes with whatever else the machine does.
 
 use crate::fail::Failure;
 use crate::options::{ModelArguments, RunArguments, ThreadArguments, at_least_one};
@@ -9,11 +11,14 @@ use crate::progress;
 use clap::{Args, ValueEnum};
 use pyrex_core::{
     Chat, Completion, EncodedPrompt, Engine, EngineOptions, LoadFormat, Message, Prompt, Request,
-    SamplingParams,
+    SamplingParams, describe,
 };
 use serde_json::{Value, json};
 use std::fs;
+use std::hint::black_box;
 use std::io::{Write, stdout};
+use std::num::NonZeroUsize;
+use std::thread;
 use std::time::Instant;
 
 /// How often the request is measured.
@@ -57,6 +62,7 @@ enum Format {
 }
 
 /// The medians over all runs.
+#[derive(Default)]
 struct Figures {
     load_ms: f64,
     preprocess_ms: f64,
@@ -68,6 +74,10 @@ struct Figures {
     image_tokens: usize,
     completion_tokens: usize,
     peak_rss_bytes: Option<u64>,
+    /// Bytes of weights that one decoded token reads.
+    decode_bytes: u64,
+    /// Bytes per second of reading memory, between the runs.
+    read_bytes_per_s: f64,
 }
 
 /// Runs the command.
@@ -79,9 +89,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             SamplingParams { max_tokens: Some(max_tokens), ignore_eos: true, ..SamplingParams::default() };
         Ok(engine.submit(Request::new(prompt.clone()).with_sampling(sampling))?.wait()?)
     };
-    measure(arguments.max_tokens.min(4))?;
-    let runs = (0..NUM_RUNS).map(|_| measure(arguments.max_tokens)).collect::<Result<Vec<_>, _>>()?;
-    let figures = figures(&runs, preprocess_ms);
+    measure(arguments.max_tokens)?;
+    let peak_rss_bytes = peak_rss_bytes();
+    let reader = Reader::new(arguments.threads.num_threads);
+    let (mut runs, mut reads) = (Vec::new(), Vec::new());
+    for _ in 0..NUM_RUNS {
+        runs.push(measure(arguments.max_tokens)?);
+        reads.push(reader.bytes_per_s());
+    }
+    let decode_bytes = describe(&arguments.model.source()?)?.decode_bytes;
+    let figures = Figures {
+        preprocess_ms,
+        peak_rss_bytes,
+        decode_bytes,
+        read_bytes_per_s: median(reads),
+        ..medians(&runs)
+    };
     match arguments.json {
         true => Ok(writeln!(stdout(), "{}", as_json(arguments, &figures))?),
         false => print(&figures),
@@ -124,30 +147,62 @@ fn prompt(engine: &Engine, arguments: &Arguments) -> Result<(f64, EncodedPrompt)
     Ok((preprocess_ms, encoded))
 }
 
-fn figures(runs: &[Completion], preprocess_ms: f64) -> Figures {
-    let median = |of: fn(&Completion) -> f64| {
-        let mut values: Vec<f64> = runs.iter().map(of).collect();
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
-    };
+/// The medians of what the engine measures itself.
+fn medians(runs: &[Completion]) -> Figures {
+    let of = |figure: fn(&Completion) -> f64| median(runs.iter().map(figure).collect());
     let usage = runs[0].usage;
     Figures {
-        load_ms: median(|run| run.timings.load_ms),
-        preprocess_ms,
-        encode_images_ms: median(|run| run.timings.encode_images_ms),
-        prefill_ms: median(|run| run.timings.prefill_ms),
-        decode_ms: median(|run| run.timings.decode_ms),
-        ttft_ms: median(|run| run.timings.ttft_ms),
+        load_ms: of(|run| run.timings.load_ms),
+        encode_images_ms: of(|run| run.timings.encode_images_ms),
+        prefill_ms: of(|run| run.timings.prefill_ms),
+        decode_ms: of(|run| run.timings.decode_ms),
+        ttft_ms: of(|run| run.timings.ttft_ms),
         prompt_tokens: usage.prompt_tokens,
         image_tokens: usage.image_tokens,
         completion_tokens: usage.completion_tokens,
-        peak_rss_bytes: peak_rss_bytes(),
+        ..Figures::default()
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Memory to read, larger than any cache.
+struct Reader {
+    words: Vec<u64>,
+    num_threads: usize,
+}
+
+impl Reader {
+    const BYTES: usize = 512 << 20;
+
+    fn new(num_threads: Option<usize>) -> Self {
+        let cores = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        Self { words: vec![1; Self::BYTES / 8], num_threads: num_threads.unwrap_or_else(cores) }
+    }
+
+    /// Reads everything once, a part on each thread.
+    fn bytes_per_s(&self) -> f64 {
+        let started = Instant::now();
+        thread::scope(|scope| {
+            for part in self.words.chunks(self.words.len().div_ceil(self.num_threads)) {
+                scope.spawn(|| black_box(part.iter().fold(0, |sum, word| sum ^ word)));
+            }
+        });
+        Self::BYTES as f64 / started.elapsed().as_secs_f64()
     }
 }
 
 impl Figures {
     fn prefill_tokens_per_s(&self) -> f64 {
         self.prompt_tokens as f64 / self.prefill_ms * 1e3
+    }
+
+    /// Bytes of weights per second while decoding.
+    fn decode_bytes_per_s(&self) -> Option<f64> {
+        self.decode_tokens_per_s().map(|rate| rate * self.decode_bytes as f64)
     }
 
     /// The first token belongs to the prefill.
@@ -177,6 +232,10 @@ fn print(figures: &Figures) -> Result<(), Failure> {
     if let Some(rate) = figures.decode_tokens_per_s() {
         writeln!(out, "decode       {rate:10.1} tok/s  {} tokens", figures.completion_tokens)?;
     }
+    if let Some(rate) = figures.decode_bytes_per_s() {
+        let share = rate / figures.read_bytes_per_s * 100.0;
+        writeln!(out, "  weights    {:10.1} GB/s   {share:.0} % of reading memory", rate / 1e9)?;
+    }
     writeln!(out, "first token  {:10.1} ms", figures.ttft_ms)?;
     if let Some(bytes) = figures.peak_rss_bytes {
         writeln!(out, "peak memory  {:10.1} MiB", bytes as f64 / f64::from(1 << 20))?;
@@ -205,6 +264,8 @@ fn as_json(arguments: &Arguments, figures: &Figures) -> Value {
         "prefill_tokens_per_s": figures.prefill_tokens_per_s(),
         "decode_ms": figures.decode_ms,
         "decode_tokens_per_s": figures.decode_tokens_per_s(),
+        "decode_bytes_per_s": figures.decode_bytes_per_s(),
+        "read_bytes_per_s": figures.read_bytes_per_s,
         "ttft_ms": figures.ttft_ms,
         "peak_rss_bytes": figures.peak_rss_bytes,
     })

@@ -17,6 +17,8 @@ pub struct ModelDescription {
     pub layers: Vec<LayerDescription>,
     /// The parts and their weights, in the order of a forward pass.
     pub components: Vec<ComponentDescription>,
+    /// Bytes of weights that one decoded token reads: everything but the tables of which it reads a row.
+    pub decode_bytes: u64,
     /// Elements of keys and values that one token takes over all layers.
     pub kv_elements_per_token: usize,
     /// Whatever of the checkpoint this build cannot run, one clear phrase each; empty if all of it runs.

@@ -13,6 +13,10 @@ use serde::Deserialize;
 /// Where dummy weights and published checkpoints agree: two bytes a parameter.
 const BF16_BYTES: u64 = 2;
 
+const TOKEN_EMBEDDINGS: &str = "token embeddings";
+const DECODER_LAYERS: &str = "decoder layers";
+const OUTPUT_HEAD: &str = "output head";
+
 /// Describes the checkpoint; what this build cannot run is named, not refused.
 pub(super) fn describe(source: &ModelSource) -> Result<ModelDescription> {
     let config = match Config::read(source) {
@@ -23,10 +27,15 @@ pub(super) fn describe(source: &ModelSource) -> Result<ModelDescription> {
         }
         Err(error) => return Err(error),
     };
+    let components = components(source, &config)?;
+    let bytes = |name: &str| components.iter().filter(|part| part.name == name).map(|part| part.num_bytes).sum::<u64>();
+    // A tied head reads the whole embedding table; one of its own stands beside it.
+    let head = if config.text.tie_word_embeddings { TOKEN_EMBEDDINGS } else { OUTPUT_HEAD };
     let mut description = ModelDescription {
         config: settings(&config),
         layers: config.text.layers.iter().map(|plan| layer(&config, plan)).collect(),
-        components: components(source, &config)?,
+        decode_bytes: bytes(DECODER_LAYERS) + bytes(head),
+        components,
         kv_elements_per_token: config.kv_layout().elements_per_token(),
         ..named(source)?
     };
@@ -117,9 +126,9 @@ fn part_of(config: &Config, name: &str) -> &'static str {
     let of_text = name.strip_prefix(config.text_prefix).map(|rest| rest.trim_start_matches('.'));
     match (of_text, name) {
         (Some(rest), _) if rest.starts_with("embed_tokens_per_layer") => "per-layer embedding table",
-        (Some(rest), _) if rest.starts_with("embed_tokens") => "token embeddings",
+        (Some(rest), _) if rest.starts_with("embed_tokens") => TOKEN_EMBEDDINGS,
         (_, name) if name.starts_with("model.vision_tower") || name.starts_with("model.embed_vision") => "vision tower",
-        (_, name) if name.starts_with("lm_head") => "output head",
-        _ => "decoder layers",
+        (_, name) if name.starts_with("lm_head") => OUTPUT_HEAD,
+        _ => DECODER_LAYERS,
     }
 }
