@@ -1,8 +1,11 @@
 //! Wrong checkpoints fail loudly, by name; right ones are described without being loaded.
 
 use pyrex_core::models::{LoadFormat, LoadOptions, ModelSource, describe, load};
+use pyrex_core::trace::NoTap;
 use pyrex_core::{Error, ErrorKind};
-use pyrex_tests::{Files, edit_config, in_memory, load_options, model_files, repository};
+use pyrex_tests::{
+    ALL, F32_FACTOR, Files, Golden, Run, edit_config, in_memory, load_options, model_files, repository,
+};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use serde_json::Value;
@@ -121,6 +124,26 @@ fn shards_named_by_an_index_load_like_one_file() {
     let index = serde_json::json!({"metadata": {}, "weight_map": index});
     files.insert("model.safetensors.index.json".to_string(), index.to_string().into_bytes());
     load(&options(in_memory(files), LoadFormat::Safetensors)).unwrap();
+}
+
+/// A decoder saved alone has its fields at the top of `config.json` and its tensors one level higher.
+#[test]
+fn a_decoder_saved_alone_has_the_logits_of_the_whole_checkpoint() {
+    let golden = Golden::read("text-only", "text");
+    let mut files = model_files("text-only");
+    rewrite(&mut files, |name, view| {
+        let (_, shape, dtype) = unchanged(name, &view)?;
+        Some((name.replace("model.language_model.", "model."), shape, dtype))
+    });
+    edit_config(&mut files, |config| {
+        *config = config["text_config"].take();
+        config["architectures"] = serde_json::json!(["Gemma4ForCausalLM"]);
+    });
+    let loaded = load(&options(in_memory(files), LoadFormat::Safetensors)).unwrap();
+    let mut run = Run::new(loaded.model.as_ref(), golden.input_ids.len());
+    let logits = run.forward(&mut NoTap, &golden.input_ids, None, ALL);
+    let golden = &golden.taps["logits"];
+    assert!(golden.rel_l2(&logits) < F32_FACTOR * golden.f32_noise);
 }
 
 /// known-bugs 1: the larger models' open image mask is refused by name rather than run causally.
