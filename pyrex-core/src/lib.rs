@@ -1,6 +1,24 @@
 //! Pyrex turns text and images into a stream of tokens inside your process.
+//!
+//! Open a model once, submit requests from anywhere, read their events:
+//!
+//! ```no_run
+//! use pyrex_core::{Chat, Engine, EngineOptions, Message, Request, Result};
+//!
+//! fn main() -> Result<()> {
+//!     let engine = Engine::open(EngineOptions::new("models/shapes"))?;
+//!     let question = Chat::new(vec![Message::text("user", "Who are you?")]);
+//!     println!("{}", engine.submit(Request::new(question))?.wait()?.text);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! To read how a token is made, follow [`engine`], [`schedule`], [`batch`], [`models`], [`nn`], [`ops`] in that order;
+//! `ARCHITECTURE.md` draws the map.
 
 #![deny(unsafe_code)]
+// A module's first lines are a map for whoever works on it, and name its private files.
+#![allow(rustdoc::private_intra_doc_links)]
 
 pub mod batch;
 pub mod diag;

@@ -1,6 +1,6 @@
 //! The model families, and the two traits through which the engine sees them.
 //!
-//! A family is one folder and one line in [`families!`]. It must not know about scheduling, requests,
+//! A family is one folder and one line in `families!`. It must not know about scheduling, requests,
 //! or which device it runs on.
 
 pub mod description;

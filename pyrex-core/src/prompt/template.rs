@@ -1,7 +1,7 @@
 //! The chat template: conversation in, one string out, by the checkpoint's own Jinja.
 //!
 //! The reference renders with Jinja2 and `trim_blocks`/`lstrip_blocks`; what differs between Jinja2 and minijinja
-//! (how values print, Python's string methods, `tojson`) is bridged in [`python`](super::python).
+//! (how values print, Python's string methods, `tojson`) is bridged in [`python`].
 
 use crate::error::{Error, Result};
 use crate::prompt::{Chat, Content, Message, Part, python};
