@@ -126,6 +126,25 @@ fn shards_named_by_an_index_load_like_one_file() {
     load(&options(in_memory(files), LoadFormat::Safetensors)).unwrap();
 }
 
+/// known-bugs 13: the ids that end an answer are `generation_config.json`'s, and `config.json`'s only without that file.
+#[test]
+fn known_bug_13_stop_ids_are_the_generation_configs() {
+    let mut files = files();
+    let stop_ids = |files: &Files| {
+        let loaded = load(&options(in_memory(files.clone()), LoadFormat::Safetensors)).unwrap();
+        loaded.model.spec().stop_ids.clone()
+    };
+    let mut generation: Value = serde_json::from_slice(&files["generation_config.json"]).unwrap();
+    for (written, read) in [(serde_json::json!([1, 16, 9]), vec![1, 16, 9]), (serde_json::json!(7), vec![7])]
+    {
+        generation["eos_token_id"] = written;
+        files.insert("generation_config.json".to_string(), generation.to_string().into_bytes());
+        assert_eq!(stop_ids(&files), read);
+    }
+    files.remove("generation_config.json");
+    assert_eq!(stop_ids(&files), [1, 16]);
+}
+
 /// A decoder saved alone has its fields at the top of `config.json` and its tensors one level higher.
 #[test]
 fn a_decoder_saved_alone_has_the_logits_of_the_whole_checkpoint() {

@@ -83,7 +83,7 @@ impl Tile<'_, '_> {
         let queries = self.queries.iter().map(|query| (query.row, query.seen.clone()));
         let lanes = Lanes::new(&self.panel, cache.head_dim, queries);
         let seen = lanes.seen_by_any.clone();
-        let part_len = seen.len().div_ceil(parts).max(MIN_TASK_KEYS).next_multiple_of(KEY_TILE);
+        let part_len = seen.len().div_ceil(parts).max(MIN_TASK_KEYS);
         let reader = Reader { cache, slots: self.slots, kv_head: self.kv_head };
         let parts: Vec<Softmax> = (seen.start..seen.end)
             .into_par_iter()
