@@ -12,6 +12,9 @@ use std::ops::Range;
 /// Keys in a tile: with 48 lanes their scores take half of a first-level cache.
 pub const KEY_TILE: usize = 128;
 
+/// Weights summed before they join a tile's sum, and that the whole: a sum of thousands one by one loses a digit.
+const SUM_KEYS: usize = 16;
+
 /// The queries of a tile, side by side.
 #[derive(Debug)]
 pub struct Lanes {
@@ -172,11 +175,21 @@ impl Attend<'_> {
             sum[j] = simd.mul_f32s(sum[j], fade[j]);
             max[j] = new;
         }
-        for scores in scores.iter_mut() {
-            for j in 0..V {
-                scores[j] = exp(simd, simd.sub_f32s(scores[j], base[j]));
-                sum[j] = simd.add_f32s(sum[j], scores[j]);
+        let mut tile_sum = [simd.splat_f32s(0.0); V];
+        for scores in scores.chunks_mut(SUM_KEYS) {
+            let mut part = [simd.splat_f32s(0.0); V];
+            for scores in scores {
+                for j in 0..V {
+                    scores[j] = exp(simd, simd.sub_f32s(scores[j], base[j]));
+                    part[j] = simd.add_f32s(part[j], scores[j]);
+                }
             }
+            for j in 0..V {
+                tile_sum[j] = simd.add_f32s(tile_sum[j], part[j]);
+            }
+        }
+        for j in 0..V {
+            sum[j] = simd.add_f32s(sum[j], tile_sum[j]);
         }
         weigh_values::<S, M, V>(simd, self.values, scores, fade, vectors_mut::<S, V>(values.as_mut_slice()));
     }
