@@ -1,8 +1,8 @@
 """Trains `models/shapes` from nothing on a CPU, in five stages that each leave a file in the work folder.
 
-    python train_shapes.py --work /tmp/shapes                  # everything; some hours on one core
-    python train_shapes.py --work /tmp/shapes --stages joint,export
-    python train_shapes.py --work /tmp/smoke --smoke           # every stage for a few steps, under two minutes
+    python train_shapes.py --work .cache/shapes                  # everything; some hours on one core
+    python train_shapes.py --work .cache/shapes --stages joint,export
+    python train_shapes.py --work .cache/smoke --smoke           # every stage for a few steps, under two minutes
 
 tokenizer  tokenizer.json                  BPE of 2,048 pieces over the model's own texts and Python's doc strings
 vision     vision.pt                       tower alone, dense labels, coarse grids first
