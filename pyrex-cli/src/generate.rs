@@ -32,16 +32,16 @@ struct SamplingArguments {
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     max_tokens: Option<usize>,
     /// 0 always takes the likeliest token
-    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
     temperature: f32,
     /// Keep the likeliest tokens up to this mass
-    #[arg(long, value_name = "P", requires = "temperature")]
+    #[arg(long, value_name = "P", requires = "temperature", allow_negative_numbers = true)]
     top_p: Option<f32>,
     /// Keep the K likeliest tokens
     #[arg(long, value_name = "K", requires = "temperature")]
     top_k: Option<usize>,
     /// Keep tokens at least this likely, relative to the likeliest
-    #[arg(long, value_name = "P", requires = "temperature")]
+    #[arg(long, value_name = "P", requires = "temperature", allow_negative_numbers = true)]
     min_p: Option<f32>,
     /// The same seed gives the same answer [default: a fresh one]
     #[arg(long, value_name = "N")]

@@ -88,6 +88,7 @@ fn bad_usage_exits_with_2() {
     }
     fails(&["dump", "--prompt", "p"], 2, "--out");
     fails(&["generate"], 2, "--prompt");
+    fails(&["generate", "--prompt", "p", "--temperature", "-1"], 2, "temperature is -1");
     fails(&["generate", "--prompt", "p", "--temperature", "NaN"], 2, "temperature");
     fails(&["generate", "--prompt", "p", "--temperature", "1", "--top-p", "1.5"], 2, "top_p is 1.5");
     fails(&["generate", "--prompt", "p", "--stop", ""], 2, "stop string");
