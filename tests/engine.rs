@@ -294,6 +294,22 @@ fn r28_dropping_the_handle_cancels() {
 }
 
 #[test]
+fn a_cancel_ends_the_pass_between_two_layers() {
+    let (script, keeper) = gated(Script::of(&[("p", "qrs")]));
+    let engine = open(script);
+    let mut handle = submit(&engine, text("p"));
+    for _ in 0..2 {
+        keeper.wait().expect("the model is there");
+        keeper.let_pass(Permit::Answer);
+    }
+    keeper.wait().expect("the third token is under way");
+    handle.cancel();
+    drop(keeper);
+    let tokens = handle.by_ref().filter(|event| matches!(event, Event::Token { .. })).count();
+    assert_eq!(tokens, 2, "the pass that was cancelled chose no token");
+}
+
+#[test]
 fn cancelling_what_has_ended_does_nothing() {
     let engine = open(Script::of(&[("p", "q")]));
     let mut handle = submit(&engine, text("p"));

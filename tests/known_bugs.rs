@@ -4,11 +4,13 @@
 //! Where the bug is a constant, the checkpoint is changed as the bug would change it, and the goldens must notice: a golden
 //! that does not move proves nothing.
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
+use pyrex_core::ErrorKind;
+use pyrex_core::batch::{Batch, Chunk, Wanted};
 use pyrex_core::kv::{KvLayer, KvPool};
 use pyrex_core::models::{LoadFormat, LoadedModel, load};
 use pyrex_core::prompt::Patches;
-use pyrex_core::trace::NoTap;
+use pyrex_core::trace::{NoTap, Tap};
 use pyrex_tests::{
     ALL, Golden, Recorder, Run, chat_prompt, edit_config, in_memory, load_model, load_options, model_files,
     rel_l2,
@@ -138,6 +140,40 @@ fn known_bug_09_the_goldens_notice_every_wrong_constant() {
         let error = logits_error(&loaded, &image);
         assert!(error > NOTICED, "{bug}: the logits move by {error:.1e} only");
     }
+}
+
+/// known-bugs 24: a pass may be ended before any layer of the decoder and before any block of the vision tower.
+#[test]
+fn known_bug_24_every_layer_asks_whether_to_go_on() {
+    struct Stop {
+        left: usize,
+    }
+    impl Tap for Stop {
+        fn watching(&self) -> bool {
+            false
+        }
+        fn visit(&mut self, _: &str, _: &Tensor) -> pyrex_core::Result<Option<Tensor>> {
+            Ok(None)
+        }
+        fn proceed(&mut self) -> pyrex_core::Result<()> {
+            self.left = self.left.checked_sub(1).ok_or_else(|| pyrex_core::Error::cancelled("enough"))?;
+            Ok(())
+        }
+    }
+    let golden = Golden::read("e2b-like", "image");
+    let loaded = load_model("e2b-like", DType::F32);
+    let prompt = loaded.processor.encode(&chat_prompt(&golden.messages)).unwrap();
+    let images = loaded.model.image_batch(&[&prompt.images[0].patches]).unwrap();
+    let run = |left: usize| loaded.model.encode_images(&images, &mut Stop { left });
+    assert!((0..2).all(|left| run(left).unwrap_err().kind() == ErrorKind::Cancelled));
+    assert!(run(2).is_ok());
+    let spec = loaded.model.spec();
+    let mut kv = KvPool::new(&spec.kv, 1, 16, DType::F32, &Device::Cpu).unwrap();
+    let chunk = Chunk { input_ids: &[2, 3], first_position: 0, block_table: &[0], wanted: Wanted::Last };
+    let batch = Batch::new(&[chunk], 16, &Device::Cpu).unwrap();
+    let mut run = |left: usize| loaded.model.forward(&batch, &mut kv, &mut Stop { left });
+    assert!((0..10).all(|left| run(left).unwrap_err().kind() == ErrorKind::Cancelled));
+    assert!(run(10).is_ok());
 }
 
 /// known-bugs 11: each layer's cache has its own layer's sizes, and holds keys as keys and values as values.

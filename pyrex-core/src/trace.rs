@@ -20,6 +20,14 @@ pub trait Tap {
     /// # Errors
     /// Whatever the tap says; the forward pass stops with it.
     fn visit(&mut self, name: &str, tensor: &Tensor) -> Result<Option<Tensor>>;
+
+    /// Asked before each layer whether the pass should go on.
+    ///
+    /// # Errors
+    /// Whatever the tap says; the pass ends with it, and what it has written to the cache is of no use.
+    fn proceed(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
 
 impl dyn Tap + '_ {

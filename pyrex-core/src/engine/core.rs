@@ -78,8 +78,9 @@ impl EngineCore {
         }
         let started = Instant::now();
         let parts = plan.chunks.iter().filter_map(|chunk| {
-            let features = self.live.get(&chunk.sequence_id)?.features.as_ref();
-            Some(Part { chunk, sequence: self.scheduler.running(chunk.sequence_id)?, features })
+            let live = self.live.get(&chunk.sequence_id)?;
+            let sequence = self.scheduler.running(chunk.sequence_id)?;
+            Some(Part { chunk, sequence, features: live.features.as_ref(), canceller: &live.canceller })
         });
         let logits = self.runner.forward(&parts.collect::<Vec<_>>())?;
         self.scheduler.commit(plan);
@@ -104,7 +105,8 @@ impl EngineCore {
         let started = Instant::now();
         let patches = std::mem::take(&mut live.patches);
         let images: Vec<&Patches> = patches[chunk.images.clone()].iter().collect();
-        live.features = Some(self.runner.encode_images(&images, live.usage.image_tokens)?);
+        let num_soft_tokens = live.usage.image_tokens;
+        live.features = Some(self.runner.encode_images(&images, num_soft_tokens, &live.canceller)?);
         live.timings.encode_images_ms += elapsed_ms(started);
         Ok(())
     }

@@ -1,12 +1,13 @@
 //! [`Runner`]: from a plan to a batch to logits. It owns the model and the cache's tensors.
 
+use super::handle::Canceller;
 use crate::batch::{Batch, Chunk, SoftTokens, Wanted};
 use crate::error::{Error, Result};
 use crate::kv::KvPool;
 use crate::models::Model;
 use crate::prompt::Patches;
 use crate::schedule::{PlannedChunk, Sequence};
-use crate::trace::NoTap;
+use crate::trace::Tap;
 use candle_core::{DType, Device, Tensor};
 
 /// The model and its cache.
@@ -21,6 +22,27 @@ pub(crate) struct Part<'a> {
     pub(crate) sequence: &'a Sequence,
     /// `[S, C]`: the features of all its images, one after another.
     pub(crate) features: Option<&'a Tensor>,
+    pub(crate) canceller: &'a Canceller,
+}
+
+/// Ends a pass between two layers once nobody wants it any more.
+struct WhileWanted<'a>(Vec<&'a Canceller>);
+
+impl Tap for WhileWanted<'_> {
+    fn watching(&self) -> bool {
+        false
+    }
+
+    fn visit(&mut self, _name: &str, _tensor: &Tensor) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
+
+    fn proceed(&mut self) -> Result<()> {
+        match self.0.iter().all(|canceller| canceller.is_cancelled()) {
+            true => Err(Error::cancelled("the request was cancelled")),
+            false => Ok(()),
+        }
+    }
 }
 
 impl Runner {
@@ -33,9 +55,14 @@ impl Runner {
     }
 
     /// The soft tokens of `images`, `[S, C]`; `num_soft_tokens` is how many placeholders the prompt has for them.
-    pub(crate) fn encode_images(&self, images: &[&Patches], num_soft_tokens: usize) -> Result<Tensor> {
+    pub(crate) fn encode_images(
+        &self,
+        images: &[&Patches],
+        num_soft_tokens: usize,
+        canceller: &Canceller,
+    ) -> Result<Tensor> {
         let batch = self.model.image_batch(images)?;
-        let features = self.model.encode_images(&batch, &mut NoTap)?;
+        let features = self.model.encode_images(&batch, &mut WhileWanted(vec![canceller]))?;
         match features.dims2()? {
             (found, _) if found == num_soft_tokens => Ok(features),
             (found, _) => Err(Error::internal(format_args!(
@@ -49,7 +76,8 @@ impl Runner {
         let chunks: Vec<Chunk<'_>> = parts.iter().map(Part::as_chunk).collect();
         let mut batch = Batch::new(&chunks, self.pool.block_size(), self.device())?;
         batch.soft_tokens = soft_tokens(parts, self.device())?;
-        let logits = self.model.forward(&batch, &mut self.pool, &mut NoTap)?;
+        let mut tap = WhileWanted(parts.iter().map(|part| part.canceller).collect());
+        let logits = self.model.forward(&batch, &mut self.pool, &mut tap)?;
         let expected = (parts.iter().filter(|part| part.chunk.samples).count(), self.model.spec().vocab_size);
         if logits.dims2()? != expected {
             return Err(Error::internal(format_args!(
@@ -80,7 +108,7 @@ impl<'a> Part<'a> {
 fn soft_tokens(parts: &[Part<'_>], device: &Device) -> Result<Option<SoftTokens>> {
     let (mut rows, mut embeds): (Vec<u32>, Vec<Tensor>) = (Vec::new(), Vec::new());
     let mut first_row = 0;
-    for Part { chunk, sequence, features } in parts {
+    for Part { chunk, sequence, features, .. } in parts {
         let positions = &chunk.positions;
         let mut first_feature = 0;
         for image in &sequence.images {

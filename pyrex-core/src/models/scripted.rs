@@ -176,6 +176,7 @@ impl Model for Scripted {
             Permit::Fail => return Err(Error::device("the script says that this step fails")),
             Permit::Panic => panic!("the script says that this step panics"),
         }
+        tap.proceed()?;
         let keys = &kv.layer(0)?.keys;
         for (slot, token_id) in fed.slot_mapping.iter().zip(&fed.input_ids) {
             let token_id = Tensor::full(*token_id as f32, (1, 1, 1), &Device::Cpu)?;

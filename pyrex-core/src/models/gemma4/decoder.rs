@@ -107,6 +107,7 @@ impl Decoder {
         let mut rows = self.rows(tap, &batch.queries, input_ids, &inputs_embeds, 0..cut)?;
         let mut hidden_states = inputs_embeds.clone();
         for (layer_idx, layer) in self.layers.iter().enumerate() {
+            tap.proceed()?;
             let layer_kv = kv.layer(layer_idx)?;
             let mut normed = layer.input_layernorm.forward(tap, &hidden_states)?;
             layer.self_attn.write(tap, &normed, &rows.of(layer.kind).rope, batch, layer_kv)?;

@@ -82,6 +82,7 @@ impl VisionTower {
         let mut hidden_states = self.patch_embedder.forward(tap, images)?;
         let rope_table = RopeTable::new(&images.positions, &self.inv_freq, DType::F32)?;
         for layer in &self.layers {
+            tap.proceed()?;
             hidden_states = layer.forward(tap, &hidden_states, &rope_table, &images.segment_start)?;
         }
         self.pooler.forward(tap, &hidden_states, images)
