@@ -166,17 +166,23 @@ def greedy(reference, messages, image_root, ignore_eos):
 
 
 def write_long(folder):
-    """Last-position logits of the oracle for prefixes of one list of random ordinary ids."""
+    """Last-position logits of the oracle for prefixes of one list of random ordinary ids, and the f32 run's distance from them."""
     folder = Path(folder)
-    reference = Reference(model_folder(folder), "f64")
-    window = reference.model.config.text_config.sliding_window
+    oracle, single = (Reference(model_folder(folder), dtype) for dtype in ("f64", "f32"))
+    window = oracle.model.config.text_config.sliding_window
     lengths = cases.long_lengths(window)
     ids = torch.randint(300, 2000, (max(lengths),), generator=torch.Generator().manual_seed(window)).tolist()
     prompts = []
     for length in lengths:
-        logits = reference.forward(reference.text_inputs(ids[:length]), use_cache=False).logits[0, -1]
+        inputs = oracle.text_inputs(ids[:length])
+        logits, rounded = (model.forward(inputs, use_cache=False).logits[0, -1].double() for model in (oracle, single))
         top = logits.topk(8)
-        prompts.append({"length": length, "top_ids": top.indices.tolist(), "top_values": [round(v, 6) for v in top.values.tolist()]})
+        prompts.append({
+            "length": length,
+            "top_ids": top.indices.tolist(),
+            "top_values": [round(v, 6) for v in top.values.tolist()],
+            "f32_rel_l2": float(f"{((rounded - logits).norm() / logits.norm()).item():.4g}"),
+        })
     write_json(folder / "long.json", {"sliding_window": window, "ids": ids, "prompts": prompts})
 
 

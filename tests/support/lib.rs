@@ -153,12 +153,15 @@ impl GoldenTap {
 pub const F32_FACTOR: f64 = 3.0;
 
 /// How far apart the logits of two f32 runs may lie that only sum in another order: each may be [`F32_FACTOR`] times the
-/// reference's own noise away from the oracle, in opposite directions.
+/// reference's own noise away from the oracle, in opposite directions. The noise is the largest over the checkpoint's
+/// cases and the prompts of `long.json`: how far a prompt amplifies rounding is its own.
 pub fn reordered(checkpoint: &str) -> f64 {
-    let noise = golden_json(&format!("{checkpoint}/noise.json"));
-    let cases = noise.as_object().expect("cases").values();
-    let largest = cases.filter_map(|case| case["logits"]["f32_rel_l2"].as_f64()).fold(0.0, f64::max);
-    2.0 * F32_FACTOR * largest
+    let (cases, long) =
+        (golden_json(&format!("{checkpoint}/noise.json")), golden_json(&format!("{checkpoint}/long.json")));
+    let cases = cases.as_object().expect("cases").values().map(|case| &case["logits"]["f32_rel_l2"]);
+    let long = long["prompts"].as_array().expect("prompts").iter().map(|prompt| &prompt["f32_rel_l2"]);
+    let noise = cases.chain(long).map(|noise| noise.as_f64().expect("a noise figure"));
+    2.0 * F32_FACTOR * noise.fold(0.0, f64::max)
 }
 
 /// `|ours - theirs| / |theirs|`.
