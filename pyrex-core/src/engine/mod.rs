@@ -75,6 +75,8 @@ pub struct EngineStats {
 impl Engine {
     /// Loads the model and starts the engine's two threads. Returns when the model is ready.
     ///
+    /// Weight files are mapped, not copied: they must not be rewritten or shortened while the engine lives.
+    ///
     /// # Errors
     /// `InvalidRequest` if an option is wrong, `Device` or `Unsupported` if the device is not there, `OutOfMemory` if the
     /// cache does not fit, and whatever [`load`](models::load()) says about the checkpoint.

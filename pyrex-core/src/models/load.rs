@@ -146,21 +146,29 @@ pub fn load(options: &LoadOptions) -> Result<LoadedModel> {
 /// # Errors
 /// `InvalidModel` if there is no `config.json`, `Unsupported` if no family answers.
 pub fn family_of(source: &ModelSource) -> Result<&'static Family> {
+    let architectures = architectures(source)?;
+    let answers =
+        |name: &String| FAMILIES.iter().find(|family| family.architectures.contains(&name.as_str()));
+    architectures.iter().find_map(answers).ok_or_else(|| {
+        Error::unsupported(format_args!(
+            "config.json names the architectures {architectures:?}, expected one of {:?}",
+            FAMILIES.iter().flat_map(|family| family.architectures).collect::<Vec<_>>()
+        ))
+    })
+}
+
+/// The architectures that `config.json` names.
+///
+/// # Errors
+/// `InvalidModel` if the file is missing or damaged.
+pub fn architectures(source: &ModelSource) -> Result<Vec<String>> {
     #[derive(Deserialize)]
     struct Named {
         #[serde(default)]
         architectures: Vec<String>,
     }
     let named: Named = parse_json("config.json", &source.require("config.json")?)?;
-    let answers =
-        |name: &String| FAMILIES.iter().find(|family| family.architectures.contains(&name.as_str()));
-    named.architectures.iter().find_map(answers).ok_or_else(|| {
-        Error::unsupported(format_args!(
-            "config.json names the architectures {:?}, expected one of {:?}",
-            named.architectures,
-            FAMILIES.iter().flat_map(|family| family.architectures).collect::<Vec<_>>()
-        ))
-    })
+    Ok(named.architectures)
 }
 
 /// Reads a JSON file of a checkpoint.

@@ -3,7 +3,7 @@
 use super::simd::Level;
 use super::simd::float::Float;
 use crate::error::{Error, Result};
-use candle_core::{CpuStorage, DType, Device, Shape, Storage, Tensor, WithDType};
+use candle_core::{DType, Device, Shape, Storage, Tensor, WithDType};
 use half::bf16;
 use rayon::prelude::*;
 use std::ops::{Deref, Range};
@@ -45,14 +45,6 @@ impl<G: Deref<Target = Storage>> HostView<G> {
         match &*self.storage {
             Storage::Cpu(storage) => Ok(&T::cpu_storage_as_slice(storage)?[self.range.clone()]),
             _ => Err(Error::internal("expected a tensor on the CPU")),
-        }
-    }
-
-    /// The elements as f32, if that is what they are; otherwise the whole storage must be matched by its dtype.
-    pub fn storage(&self) -> Option<(&CpuStorage, Range<usize>)> {
-        match &*self.storage {
-            Storage::Cpu(storage) => Some((storage, self.range.clone())),
-            _ => None,
         }
     }
 }

@@ -97,14 +97,6 @@ impl<'a> Store<'a> {
         Weights { store: self, path: String::new() }
     }
 
-    /// Whether any tensor's name begins with `prefix`; always so without files.
-    pub fn has_prefix(&self, prefix: &str) -> bool {
-        match &self.source {
-            Source::Files(files) => files.names().any(|name| name.starts_with(prefix)),
-            Source::Dummy | Source::Shapes => true,
-        }
-    }
-
     /// Ends the walk. `inert` says which tensors may be there without being asked for.
     ///
     /// # Errors

@@ -178,16 +178,16 @@ fn text_config(raw: &RawText, tied: Option<bool>) -> Result<TextConfig> {
     let layers = layer_plans(raw)?;
     let head_dim = |kind| layers.iter().find(|plan| plan.kind == kind).map_or(2, |plan| plan.head_dim);
     let per_layer_width = raw.size_or_zero("hidden_size_per_layer_input", raw.hidden_size_per_layer_input, 256)?;
-    let vocab_size = raw.size("vocab_size", raw.vocab_size, 262_144)?;
-    let per_layer_vocab = raw.size("vocab_size_per_layer_input", raw.vocab_size_per_layer_input, 262_144)?;
+    let vocab_size = raw::size("vocab_size", raw.vocab_size, 262_144)?;
+    let per_layer_vocab = raw::size("vocab_size_per_layer_input", raw.vocab_size_per_layer_input, 262_144)?;
     Ok(TextConfig {
         vocab_size,
-        hidden_size: raw.size("hidden_size", raw.hidden_size, 2304)?,
-        num_attention_heads: raw.size("num_attention_heads", raw.num_attention_heads, 8)?,
+        hidden_size: raw::size("hidden_size", raw.hidden_size, 2304)?,
+        num_attention_heads: raw::size("num_attention_heads", raw.num_attention_heads, 8)?,
         rms_norm_eps: raw::eps(raw.rms_norm_eps)?,
         final_logit_softcapping: soft_cap(raw.final_logit_softcapping)?,
-        max_position_embeddings: raw.size("max_position_embeddings", raw.max_position_embeddings, 131_072)?,
-        sliding_window: raw.size("sliding_window", raw.sliding_window, 512)?,
+        max_position_embeddings: raw::size("max_position_embeddings", raw.max_position_embeddings, 131_072)?,
+        sliding_window: raw::size("sliding_window", raw.sliding_window, 512)?,
         sliding_inv_freq: raw.inv_freq(LayerKind::Sliding, head_dim(LayerKind::Sliding))?,
         full_inv_freq: raw.inv_freq(LayerKind::Full, head_dim(LayerKind::Full))?,
         per_layer_input: (per_layer_width > 0)
@@ -237,7 +237,7 @@ fn layer_plans(raw: &RawText) -> Result<Vec<LayerPlan>> {
         )));
     }
     let num_owning = num_layers - num_shared;
-    let intermediate_size = raw.size("intermediate_size", raw.intermediate_size, 9216)?;
+    let intermediate_size = raw::size("intermediate_size", raw.intermediate_size, 9216)?;
     let shared_factor = if raw.use_double_wide_mlp.unwrap_or(false) { 2 } else { 1 };
     let plan = |layer_idx: usize| -> Result<LayerPlan> {
         let kind = kinds[layer_idx];
@@ -266,7 +266,7 @@ fn layer_plans(raw: &RawText) -> Result<Vec<LayerPlan>> {
 
 /// Query heads must divide among key heads; one kind of layer has one head width; a reader must fit its donor.
 fn check_heads(raw: &RawText, plans: &[LayerPlan]) -> Result<()> {
-    let heads = raw.size("num_attention_heads", raw.num_attention_heads, 8)?;
+    let heads = raw::size("num_attention_heads", raw.num_attention_heads, 8)?;
     for (layer_idx, plan) in plans.iter().enumerate() {
         if !heads.is_multiple_of(plan.num_key_value_heads) {
             return Err(Error::invalid_model(format_args!(

@@ -3,12 +3,11 @@
 use super::config::{Config, LayerKind, LayerPlan};
 use super::load_parts;
 use crate::error::{ErrorKind, Result};
-use crate::models::load::parse_json;
+use crate::models::load::architectures;
 use crate::models::{ComponentDescription, LayerDescription, ModelDescription, ModelSource};
 use crate::weights::Store;
 use crate::weights::files::Files;
 use candle_core::DType;
-use serde::Deserialize;
 
 /// Where dummy weights and published checkpoints agree: two bytes a parameter.
 const BF16_BYTES: u64 = 2;
@@ -46,13 +45,7 @@ pub(super) fn describe(source: &ModelSource) -> Result<ModelDescription> {
 }
 
 fn named(source: &ModelSource) -> Result<ModelDescription> {
-    #[derive(Deserialize)]
-    struct Named {
-        #[serde(default)]
-        architectures: Vec<String>,
-    }
-    let named: Named = parse_json("config.json", &source.require("config.json")?)?;
-    let architecture = named.architectures.into_iter().next().unwrap_or_default();
+    let architecture = architectures(source)?.into_iter().next().unwrap_or_default();
     Ok(ModelDescription { family: super::FAMILY.name, architecture, ..ModelDescription::default() })
 }
 

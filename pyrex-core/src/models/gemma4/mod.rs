@@ -121,8 +121,8 @@ impl Model for Gemma4 {
 
     fn forward(&self, batch: &Batch, kv: &mut KvPool, tap: &mut dyn Tap) -> Result<Tensor> {
         let mut input_ids = batch.input_ids.clone();
+        let pad = Tensor::full(self.config.text.pad_token_id, input_ids.shape(), input_ids.device())?;
         for placeholder in &self.config.placeholder_ids {
-            let pad = Tensor::full(self.config.text.pad_token_id, input_ids.shape(), input_ids.device())?;
             input_ids = input_ids.eq(*placeholder)?.where_cond(&pad, &input_ids)?;
         }
         self.decoder.forward(tap, &input_ids, batch, kv)

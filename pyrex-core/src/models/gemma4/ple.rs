@@ -10,7 +10,7 @@ use crate::nn::{Embedding, Linear, RmsNorm};
 use crate::ops::activation::scale;
 use crate::trace::Tap;
 use crate::weights::Weights;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use std::f32::consts::FRAC_1_SQRT_2;
 use std::ops::Range;
 
@@ -74,7 +74,8 @@ impl PerLayerEmbeddings {
     fn by_token(&self, tap: &mut dyn Tap, input_ids: &Tensor, layers: Range<usize>) -> Result<Tensor> {
         let rows = input_ids.dim(0)?;
         let offsets = Tensor::arange(layers.start as u32, layers.end as u32, input_ids.device())?;
-        let first = times(input_ids, self.num_layers)?.reshape((rows, 1))?;
+        let num_layers = Tensor::full(self.num_layers as u32, 1, input_ids.device())?;
+        let first = input_ids.broadcast_mul(&num_layers)?.reshape((rows, 1))?;
         let table_rows = first.broadcast_add(&offsets.reshape((1, layers.len()))?)?.flatten_all()?;
         let by_token = self.embed_tokens_per_layer.forward(&table_rows)?.reshape((rows, layers.len(), self.width))?;
         tap.see(|| format!("{}.per_layer_inputs", self.path), by_token)
@@ -88,13 +89,4 @@ impl PerLayerEmbeddings {
         let by_layer = scaled.reshape((inputs_embeds.dim(0)?, layers.len(), self.width))?;
         self.per_layer_projection_norm.forward(tap, &by_layer)
     }
-}
-
-/// `ids · factor`, in u32.
-fn times(ids: &Tensor, factor: usize) -> Result<Tensor> {
-    Ok(ids.broadcast_mul(&constant(factor, ids.device())?)?)
-}
-
-fn constant(value: usize, device: &Device) -> Result<Tensor> {
-    Ok(Tensor::full(value as u32, 1, device)?)
 }

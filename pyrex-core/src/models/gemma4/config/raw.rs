@@ -156,11 +156,6 @@ impl RawConfig {
 }
 
 impl RawText {
-    /// See [`size`].
-    pub(super) fn size(&self, field: &str, value: Option<usize>, default: usize) -> Result<usize> {
-        size(field, value, default)
-    }
-
     /// As [`size`], where 0 means that the model has none.
     pub(super) fn size_or_zero(&self, field: &str, value: Option<usize>, default: usize) -> Result<usize> {
         if value == Some(0) { Ok(0) } else { size(field, value, default) }
