@@ -6,7 +6,7 @@ use pyrex_core::kv::KvPool;
 use pyrex_core::models::LoadedModel;
 use pyrex_core::prompt::EncodedPrompt;
 use pyrex_core::trace::NoTap;
-use pyrex_tests::{BLOCK_SIZE, LAST, Run, chat_prompt, golden_json, load_model, rel_l2, reordered};
+use pyrex_tests::{BLOCK_SIZE, LAST, Run, chat_prompt, golden_json, load_model, pool, rel_l2, reordered};
 
 /// Blocks each sequence of a batch may use.
 const BLOCKS: usize = 12;
@@ -38,7 +38,7 @@ fn step(loaded: &LoadedModel, kv: &mut KvPool, members: &mut [Member], lens: &[u
         .map(|(member, len)| Chunk {
             input_ids: &member.prompt.input_ids[member.done..member.done + len],
             first_position: member.done,
-            block_table: &member.block_table,
+            block_tables: vec![&member.block_table; kv.num_groups()],
             wanted: Wanted::Last,
         })
         .collect();
@@ -103,9 +103,7 @@ fn known_bugs_06_07_sequences_in_company_have_the_logits_they_have_alone() {
         let firsts: Vec<usize> = prompts.iter().map(|prompt| prompt.input_ids.len() - 4).collect();
         let expected: Vec<_> =
             prompts.iter().zip(&firsts).map(|(prompt, first)| alone(&loaded, prompt, *first)).collect();
-        let spec = loaded.model.spec();
-        let mut kv =
-            KvPool::new(&spec.kv, BLOCKS * prompts.len(), BLOCK_SIZE, DType::F32, &Device::Cpu).unwrap();
+        let mut kv = pool(loaded.model.as_ref(), BLOCKS * prompts.len());
         let mut members = members(&loaded, prompts);
         for round in 0..5 {
             let lens = if round == 0 { firsts.clone() } else { vec![1; firsts.len()] };
@@ -134,8 +132,7 @@ fn prefill_and_decode_share_a_forward() {
     let prompt = |ids: &[u32]| EncodedPrompt { input_ids: ids.to_vec(), images: Vec::new() };
     let (a, b) = (prompt(&ids[..60]), prompt(&ids[30..90]));
     let (alone_a, alone_b) = (alone(&loaded, &a, 50), alone(&loaded, &b, 60));
-    let spec = loaded.model.spec();
-    let mut kv = KvPool::new(&spec.kv, BLOCKS * 2, BLOCK_SIZE, DType::F32, &Device::Cpu).unwrap();
+    let mut kv = pool(loaded.model.as_ref(), BLOCKS * 2);
     let mut members = members(&loaded, vec![a, b]);
     step(&loaded, &mut kv, &mut members[..1], &[50]);
     for (round, len) in [7, 13, 1, 16, 17, 6].into_iter().enumerate() {

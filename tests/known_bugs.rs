@@ -7,13 +7,13 @@
 use candle_core::{DType, Device, Tensor};
 use pyrex_core::ErrorKind;
 use pyrex_core::batch::{Batch, Chunk, Wanted};
-use pyrex_core::kv::{KvLayer, KvPool};
+use pyrex_core::kv::KvLayer;
 use pyrex_core::models::{LoadFormat, LoadedModel, load};
 use pyrex_core::prompt::Patches;
 use pyrex_core::trace::{NoTap, Tap};
 use pyrex_tests::{
     ALL, Golden, Recorder, Run, chat_prompt, edit_config, in_memory, load_model, load_options, model_files,
-    rel_l2,
+    pool, rel_l2,
 };
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
@@ -167,9 +167,9 @@ fn known_bug_24_every_layer_asks_whether_to_go_on() {
     let run = |left: usize| loaded.model.encode_images(&images, &mut Stop { left });
     assert!((0..2).all(|left| run(left).unwrap_err().kind() == ErrorKind::Cancelled));
     assert!(run(2).is_ok());
-    let spec = loaded.model.spec();
-    let mut kv = KvPool::new(&spec.kv, 1, 16, DType::F32, &Device::Cpu).unwrap();
-    let chunk = Chunk { input_ids: &[2, 3], first_position: 0, block_table: &[0], wanted: Wanted::Last };
+    let mut kv = pool(loaded.model.as_ref(), 1);
+    let tables = vec![&[0][..]; kv.num_groups()];
+    let chunk = Chunk { input_ids: &[2, 3], first_position: 0, block_tables: tables, wanted: Wanted::Last };
     let batch = Batch::new(&[chunk], 16, &Device::Cpu).unwrap();
     let mut run = |left: usize| loaded.model.forward(&batch, &mut kv, &mut Stop { left });
     assert!((0..10).all(|left| run(left).unwrap_err().kind() == ErrorKind::Cancelled));
@@ -181,7 +181,7 @@ fn known_bug_24_every_layer_asks_whether_to_go_on() {
 fn known_bug_11_caches_have_their_layers_head_dim_and_values_are_not_keys() {
     let loaded = load_model("e2b-like", DType::F32);
     let spec = loaded.model.spec();
-    let kv = KvPool::new(&spec.kv, 3, 16, DType::F32, &Device::Cpu).unwrap();
+    let kv = pool(loaded.model.as_ref(), 3);
     let mut head_dims = Vec::new();
     for (layer_idx, layer) in spec.kv.layers.iter().enumerate() {
         let owner = match *layer {

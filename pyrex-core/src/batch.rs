@@ -33,10 +33,8 @@ pub struct Batch {
     pub input_ids: Tensor,
     /// All `T` rows as queries.
     pub queries: Queries,
-    /// `[T]` u32: the cache slot each row's key and value go to.
-    pub slot_mapping: Tensor,
-    /// `[B, N]` u32: the cache blocks of each sequence in order; unused tails are zero.
-    pub block_tables: Tensor,
+    /// Where the cache of each group of layers lies, in the layout's order.
+    pub tables: Vec<CacheTables>,
     /// Slots per block.
     pub block_size: usize,
     /// `[R]` u32: the rows whose logits are wanted.
@@ -47,6 +45,15 @@ pub struct Batch {
     pub soft_tokens: Option<SoftTokens>,
     /// How deep the other rows go.
     pub prompt_depth: PromptDepth,
+}
+
+/// Where the keys and values of a group of layers lie.
+#[derive(Clone, Debug)]
+pub struct CacheTables {
+    /// `[T]` u32: the cache slot each row's key and value go to.
+    pub slot_mapping: Tensor,
+    /// `[B, N]` u32: the cache blocks of each sequence in order; what a window has passed and unused tails are zero.
+    pub block_tables: Tensor,
 }
 
 /// The rows of a chunk whose logits are wanted.
@@ -61,14 +68,14 @@ pub enum Wanted {
 }
 
 /// One sequence's part of a batch, on the host.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Chunk<'a> {
     /// The new tokens.
     pub input_ids: &'a [u32],
     /// The position of the first of them.
     pub first_position: usize,
-    /// The sequence's cache blocks, enough for its last new token.
-    pub block_table: &'a [u32],
+    /// The sequence's cache blocks in each group of layers, enough for its last new token.
+    pub block_tables: Vec<&'a [u32]>,
     /// Whose logits are wanted.
     pub wanted: Wanted,
 }
@@ -77,17 +84,15 @@ impl Batch {
     /// Lays `chunks` one after another and moves the indices to `device`.
     ///
     /// # Errors
-    /// `Internal` if a chunk is empty or its block table is too short for its last token.
+    /// `Internal` if a chunk is empty, a block table is too short for its last token, or the chunks disagree on the groups.
     pub fn new(chunks: &[Chunk<'_>], block_size: usize, device: &Device) -> Result<Self> {
+        let num_groups = chunks.first().map_or(0, |chunk| chunk.block_tables.len());
         let mut rows = HostRows::default();
         for chunk in chunks {
-            rows.push(chunk, block_size)?;
+            check(chunk, num_groups, block_size)?;
+            rows.push(chunk);
         }
-        let tables = chunks.iter().map(|chunk| chunk.block_table.len()).max().unwrap_or(0);
-        let mut block_tables = vec![0u32; chunks.len() * tables];
-        for (row, chunk) in block_tables.chunks_mut(tables.max(1)).zip(chunks) {
-            row[..chunk.block_table.len()].copy_from_slice(chunk.block_table);
-        }
+        let group = |group| host_tables(chunks, group, block_size).on(device);
         let u32s = |values: Vec<u32>| -> Result<Tensor> {
             let len = values.len();
             Ok(Tensor::from_vec(values, len, device)?)
@@ -96,8 +101,7 @@ impl Batch {
         Ok(Self {
             input_ids: u32s(rows.input_ids)?,
             queries: Queries { positions: u32s(rows.positions)?, query_start: u32s(rows.query_start)? },
-            slot_mapping: u32s(rows.slots)?,
-            block_tables: Tensor::from_vec(block_tables, (chunks.len(), tables), device)?,
+            tables: (0..num_groups).map(group).collect::<Result<_>>()?,
             block_size,
             logit_rows: u32s(rows.wanted)?,
             logit_queries: Queries {
@@ -109,16 +113,71 @@ impl Batch {
         })
     }
 
+    /// Where the keys and values of group `group` lie.
+    ///
+    /// # Errors
+    /// `Internal` if the batch was laid out for fewer groups.
+    pub fn group(&self, group: usize) -> Result<&CacheTables> {
+        let found = self.tables.len();
+        self.tables.get(group).ok_or_else(|| {
+            Error::internal(format_args!("a layer of group {group}, and block tables for {found}"))
+        })
+    }
+
     /// The device the batch lies on.
     pub fn device(&self) -> &Device {
         self.input_ids.device()
     }
 }
 
+fn check(chunk: &Chunk<'_>, num_groups: usize, block_size: usize) -> Result<()> {
+    let end = chunk.first_position + chunk.input_ids.len();
+    let room = chunk.block_tables.iter().map(|table| table.len() * block_size).min().unwrap_or(0);
+    if chunk.input_ids.is_empty() || end > room || chunk.block_tables.len() != num_groups {
+        return Err(Error::internal(format_args!(
+            "a chunk at positions {}..{end} in {} groups of layers needs at least one token and {end} cache slots in {num_groups}, found {room}",
+            chunk.first_position,
+            chunk.block_tables.len()
+        )));
+    }
+    Ok(())
+}
+
+/// The tables of one group, on the host.
+struct HostTables {
+    slots: Vec<u32>,
+    /// `[B, N]`.
+    blocks: Vec<u32>,
+    num_sequences: usize,
+}
+
+fn host_tables(chunks: &[Chunk<'_>], group: usize, block_size: usize) -> HostTables {
+    let table_len = chunks.iter().map(|chunk| chunk.block_tables[group].len()).max().unwrap_or(0);
+    let (mut slots, mut blocks) = (Vec::new(), vec![0; chunks.len() * table_len]);
+    for (row, chunk) in blocks.chunks_mut(table_len.max(1)).zip(chunks) {
+        let table = chunk.block_tables[group];
+        row[..table.len()].copy_from_slice(table);
+        let positions = chunk.first_position..chunk.first_position + chunk.input_ids.len();
+        let slot =
+            |position: usize| table[position / block_size] as usize * block_size + position % block_size;
+        slots.extend(positions.map(|position| slot(position) as u32));
+    }
+    HostTables { slots, blocks, num_sequences: chunks.len() }
+}
+
+impl HostTables {
+    fn on(self, device: &Device) -> Result<CacheTables> {
+        let (num_rows, table_len) = (self.slots.len(), self.blocks.len() / self.num_sequences.max(1));
+        Ok(CacheTables {
+            slot_mapping: Tensor::from_vec(self.slots, num_rows, device)?,
+            block_tables: Tensor::from_vec(self.blocks, (self.num_sequences, table_len), device)?,
+        })
+    }
+}
+
 struct HostRows {
     input_ids: Vec<u32>,
     positions: Vec<u32>,
-    slots: Vec<u32>,
     query_start: Vec<u32>,
     wanted: Vec<u32>,
     wanted_start: Vec<u32>,
@@ -129,7 +188,6 @@ impl Default for HostRows {
         Self {
             input_ids: Vec::new(),
             positions: Vec::new(),
-            slots: Vec::new(),
             query_start: vec![0],
             wanted: Vec::new(),
             wanted_start: vec![0],
@@ -138,21 +196,10 @@ impl Default for HostRows {
 }
 
 impl HostRows {
-    fn push(&mut self, chunk: &Chunk<'_>, block_size: usize) -> Result<()> {
-        let end = chunk.first_position + chunk.input_ids.len();
-        let room = chunk.block_table.len() * block_size;
-        if chunk.input_ids.is_empty() || end > room {
-            return Err(Error::internal(format_args!(
-                "a chunk at positions {}..{end} needs at least one token and {end} cache slots, found {room}",
-                chunk.first_position
-            )));
-        }
+    fn push(&mut self, chunk: &Chunk<'_>) {
         let first_row = self.input_ids.len() as u32;
-        for position in chunk.first_position..end {
-            let block = chunk.block_table[position / block_size] as usize;
-            self.slots.push((block * block_size + position % block_size) as u32);
-            self.positions.push(position as u32);
-        }
+        let end = chunk.first_position + chunk.input_ids.len();
+        self.positions.extend((chunk.first_position..end).map(|position| position as u32));
         self.input_ids.extend_from_slice(chunk.input_ids);
         let end_row = self.input_ids.len() as u32;
         self.query_start.push(end_row);
@@ -162,7 +209,6 @@ impl HostRows {
             Wanted::All => self.wanted.extend(first_row..end_row),
         }
         self.wanted_start.push(self.wanted.len() as u32);
-        Ok(())
     }
 }
 

@@ -35,9 +35,10 @@ pub mod weights;
 
 pub use diag::{DumpOptions, DumpSummary, dump_prefill};
 pub use engine::{
-    ActivationDtype, Canceller, Completion, DeviceChoice, Engine, EngineConfig, EngineOptions, EngineStats,
-    Event, EventSink, FinishReason, Input, ModelInput, Next, Request, RequestHandle, SamplingParams, Timings,
-    Usage,
+    ActivationDtype, Completion, Constraint, DeviceChoice, Engine, EngineConfig, EngineOptions, EngineStats,
+    Event, EventSink, FinishReason, Grammar, Input, KvCacheSize, ModelInput, Next, Request, RequestControl,
+    RequestHandle, Sampled, SamplingParams, Session, StepTimes, Timings, TokenConstraint, TokenLogprobs,
+    TokenMask, Usage,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use models::{

@@ -222,20 +222,33 @@ fn part(part: &Value) -> Part {
 pub struct Run<'a> {
     model: &'a dyn Model,
     kv: KvPool,
-    block_table: Vec<u32>,
+    block_tables: Vec<Vec<u32>>,
     position: usize,
+}
+
+/// A cache of `num_blocks` blocks for every group of layers.
+pub fn pool(model: &dyn Model, num_blocks: usize) -> KvPool {
+    let spec = model.spec();
+    let num_blocks = vec![num_blocks; spec.kv.groups().len()];
+    KvPool::new(&spec.kv, &num_blocks, BLOCK_SIZE, spec.dtype, &spec.device).expect("a pool")
 }
 
 /// Slots per block in [`Run`].
 pub const BLOCK_SIZE: usize = 16;
 
 impl<'a> Run<'a> {
-    /// A cache of at least `len` slots; its blocks are handed out backwards, so that a block table that is ignored shows.
+    /// A cache of at least `len` slots. Its blocks are handed out backwards, and in another order to each group of layers, so
+    /// that a block table that is ignored or taken for another's shows.
     pub fn new(model: &'a dyn Model, len: usize) -> Self {
         let num_blocks = len.div_ceil(BLOCK_SIZE) + 1;
-        let spec = model.spec();
-        let kv = KvPool::new(&spec.kv, num_blocks, BLOCK_SIZE, spec.dtype, &spec.device).expect("a pool");
-        Self { model, kv, block_table: (0..num_blocks as u32).rev().collect(), position: 0 }
+        let kv = pool(model, num_blocks);
+        let backwards = || (0..num_blocks as u32).rev().collect::<Vec<_>>();
+        let rotated = |group| {
+            let mut table = backwards();
+            table.rotate_left(group % num_blocks);
+            table
+        };
+        Self { model, block_tables: (0..kv.num_groups()).map(rotated).collect(), kv, position: 0 }
     }
 
     /// The soft tokens of a prompt's images and the rows they belong to, if it has any.
@@ -260,7 +273,7 @@ impl<'a> Run<'a> {
         let chunk = Chunk {
             input_ids: ids,
             first_position: self.position,
-            block_table: &self.block_table,
+            block_tables: self.block_tables.iter().map(Vec::as_slice).collect(),
             wanted: how.wanted,
         };
         let mut batch = Batch::new(&[chunk], BLOCK_SIZE, &Device::Cpu).expect("a batch");

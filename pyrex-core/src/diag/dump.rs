@@ -114,8 +114,10 @@ fn prefill(
         )));
     }
     let block_table: Vec<u32> = (0..num_tokens.div_ceil(BLOCK_SIZE) as u32).collect();
-    let mut pool = KvPool::new(kv, block_table.len(), BLOCK_SIZE, *dtype, device)?;
-    let chunk = Chunk { input_ids, first_position: 0, block_table: &block_table, wanted: Wanted::All };
+    let num_groups = kv.groups().len();
+    let mut pool = KvPool::new(kv, &vec![block_table.len(); num_groups], BLOCK_SIZE, *dtype, device)?;
+    let block_tables = vec![block_table.as_slice(); num_groups];
+    let chunk = Chunk { input_ids, first_position: 0, block_tables, wanted: Wanted::All };
     let mut batch = Batch::new(&[chunk], BLOCK_SIZE, device)?;
     batch.soft_tokens = soft_tokens;
     batch.prompt_depth = PromptDepth::AllLayers;

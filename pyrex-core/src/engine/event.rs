@@ -1,5 +1,7 @@
 //! [`Event`]: what an engine tells about a request, and [`EventSink`]: whom it tells.
 
+use super::lobby::Guest;
+use super::sampler::TokenLogprobs;
 use crate::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -16,16 +18,22 @@ pub enum Event {
     },
     /// One token was chosen.
     Token {
+        /// Of which completion; always 0 unless the request asked for several.
+        index: usize,
         /// Which; a stop token is told too.
         token_id: u32,
         /// The text that is now certain: often empty, never half a character, never part of a stop string.
         text: String,
+        /// How likely it was, if the request asked.
+        logprobs: Option<TokenLogprobs>,
+        /// Why it was the last of its completion, if it was.
+        finish: Option<FinishReason>,
     },
-    /// The request came to its end.
+    /// All completions of the request came to their ends.
     Finished {
-        /// Why.
+        /// Why the first of them ended.
         reason: FinishReason,
-        /// What it took, in tokens.
+        /// What the request took, in tokens.
         usage: Usage,
         /// What it took, in time.
         timings: Timings,
@@ -41,11 +49,11 @@ impl Event {
     }
 }
 
-/// Why a request came to its end.
+/// Why a completion came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FinishReason {
-    /// The model said a stop token, or its text reached a stop string.
+    /// The model said a stop token, its text reached a stop string, or its constraint is fulfilled.
     Stop,
     /// `max_tokens`, or the longest sequence of the engine.
     Length,
@@ -68,7 +76,9 @@ pub struct Usage {
     pub prompt_tokens: usize,
     /// Tokens of the prompt's images alone.
     pub image_tokens: usize,
-    /// Tokens chosen, a stop token included.
+    /// Tokens of the prompt that the cache still held from an earlier request.
+    pub cached_tokens: usize,
+    /// Tokens chosen, stop tokens included, over all completions.
     pub completion_tokens: usize,
 }
 
@@ -79,11 +89,13 @@ pub struct Timings {
     pub load_ms: f64,
     /// Rendering, tokenizing, decoding and resizing.
     pub preprocess_ms: f64,
-    /// The vision tower.
+    /// From submit to the first step that took it up.
+    pub queue_ms: f64,
+    /// The steps of the vision tower it took part in.
     pub encode_images_ms: f64,
-    /// The decoder over the prompt, up to and with the first token.
+    /// The decoder's steps over the prompt, up to and with the first token.
     pub prefill_ms: f64,
-    /// The decoder over the rest, one token at a time.
+    /// The decoder's steps over the rest, one token at a time.
     pub decode_ms: f64,
     /// From submit to the first token, waiting included.
     pub ttft_ms: f64,
@@ -95,16 +107,23 @@ pub struct Timings {
 pub trait EventSink: Send {
     /// Takes the next event.
     fn send(&mut self, event: Event);
+
+    /// Whether it takes more tokens now. If not, the request pauses until its
+    /// [`RequestControl::resume`](super::RequestControl::resume) is called; what is under way, and the final event, still come.
+    fn has_room(&self) -> bool {
+        true
+    }
 }
 
 /// The engine's end of a sink. However a request ends, and whoever drops it, its sink sees one final event.
 pub(crate) struct Outlet {
     sink: Option<Box<dyn EventSink>>,
+    guest: Option<Guest>,
 }
 
 impl Outlet {
-    pub(crate) fn new(sink: Box<dyn EventSink>) -> Self {
-        Self { sink: Some(sink) }
+    pub(crate) fn new(sink: Box<dyn EventSink>, guest: Guest) -> Self {
+        Self { sink: Some(sink), guest: Some(guest) }
     }
 
     pub(crate) fn send(&mut self, event: Event) {
@@ -113,7 +132,19 @@ impl Outlet {
         self.sink = told.is_ok().then_some(sink);
     }
 
+    pub(crate) fn has_room(&self) -> bool {
+        let ask = |sink: &dyn EventSink| catch_unwind(AssertUnwindSafe(|| sink.has_room())).unwrap_or(true);
+        self.sink.as_deref().is_none_or(ask)
+    }
+
+    /// Where the request stands among all.
+    pub(crate) fn guest(&mut self) -> Option<&mut Guest> {
+        self.guest.as_mut()
+    }
+
+    /// Tells the final event. Whoever hears it finds the request gone.
     pub(crate) fn end(mut self, event: Event) {
+        self.guest = None;
         self.send(event);
         self.sink = None;
     }
@@ -121,6 +152,7 @@ impl Outlet {
 
 impl Drop for Outlet {
     fn drop(&mut self) {
+        self.guest = None;
         self.send(Event::Failed(Error::closed("the engine closed before the request ended")));
     }
 }

@@ -1,34 +1,21 @@
 //! [`RequestHandle`]: the sink that turns the engine's push into a caller's pull.
 
+use super::control::RequestControl;
 use super::event::{Event, EventSink, FinishReason, Timings, Usage};
+use super::sampler::TokenLogprobs;
 use crate::error::{Error, Result};
+use flume::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::time::Duration;
 
-/// Cancels one request. Cheap to clone; does nothing once the request has ended.
-#[derive(Clone, Debug, Default)]
-pub struct Canceller {
-    cancelled: Arc<AtomicBool>,
-}
-
-impl Canceller {
-    /// Asks the engine to end the request; its final event is a [`Cancelled`](crate::ErrorKind::Cancelled) failure.
-    pub fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Release);
-    }
-
-    pub(crate) fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Acquire)
-    }
-}
-
 /// A submitted request: its events, and the way to end it. Dropping it cancels the request and does not wait.
+///
+/// Events that nobody reads fill a queue of bounded length; then the request pauses, and goes on when half of them are read.
 #[derive(Debug)]
 pub struct RequestHandle {
     events: Receiver<Event>,
-    canceller: Canceller,
+    control: RequestControl,
+    max_events: usize,
     ended: bool,
 }
 
@@ -50,84 +37,104 @@ pub struct Completion {
     pub text: String,
     /// Its tokens, a stop token included.
     pub token_ids: Vec<u32>,
+    /// How likely each of them was, if the request asked.
+    pub logprobs: Vec<TokenLogprobs>,
     /// What the model read.
     pub prompt_token_ids: Arc<[u32]>,
     /// Why it ended.
     pub finish_reason: FinishReason,
-    /// What it took, in tokens.
+    /// What the whole request took, in tokens.
     pub usage: Usage,
-    /// What it took, in time.
+    /// What the whole request took, in time.
     pub timings: Timings,
 }
 
-struct ChannelSink(Sender<Event>);
+struct QueueSink {
+    events: Sender<Event>,
+    max_events: usize,
+}
 
-impl EventSink for ChannelSink {
+impl EventSink for QueueSink {
     fn send(&mut self, event: Event) {
         // A handle that is gone has cancelled its request: nobody misses the event.
-        let _ = self.0.send(event);
+        let _ = self.events.send(event);
+    }
+
+    fn has_room(&self) -> bool {
+        self.events.len() < self.max_events
     }
 }
 
 impl RequestHandle {
-    pub(crate) fn new(canceller: Canceller) -> (Self, Box<dyn EventSink>) {
-        let (sender, events) = channel();
-        (Self { events, canceller, ended: false }, Box::new(ChannelSink(sender)))
+    pub(crate) fn new(control: RequestControl, max_events: usize) -> (Self, Box<dyn EventSink>) {
+        // Not bounded by the channel: what is under way when the queue fills up, and the final event, are never lost.
+        let (sender, events) = flume::unbounded();
+        let sink = QueueSink { events: sender, max_events };
+        (Self { events, control, max_events, ended: false }, Box::new(sink))
     }
 
     /// The next event if there is one.
     pub fn try_next(&mut self) -> Next {
-        let event = match self.events.try_recv() {
-            Ok(event) => Some(event),
-            Err(TryRecvError::Empty) => None,
-            Err(TryRecvError::Disconnected) => return self.disconnected(),
-        };
-        self.read(event)
+        match self.events.try_recv() {
+            Ok(event) => Next::Event(self.read(event)),
+            Err(TryRecvError::Empty) => Next::Pending,
+            Err(TryRecvError::Disconnected) => Next::Ended,
+        }
     }
 
     /// The next event, waited for up to `timeout`.
     pub fn next_timeout(&mut self, timeout: Duration) -> Next {
-        let event = match self.events.recv_timeout(timeout) {
-            Ok(event) => Some(event),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => return self.disconnected(),
-        };
-        self.read(event)
+        match self.events.recv_timeout(timeout) {
+            Ok(event) => Next::Event(self.read(event)),
+            Err(RecvTimeoutError::Timeout) => Next::Pending,
+            Err(RecvTimeoutError::Disconnected) => Next::Ended,
+        }
     }
 
     /// Asks the engine to end the request; events up to the final one still come.
     pub fn cancel(&self) {
-        self.canceller.cancel();
+        self.control.cancel();
     }
 
-    /// What cancels this request, to hand to somebody else.
-    pub fn canceller(&self) -> Canceller {
-        self.canceller.clone()
+    /// What ends this request, to hand to somebody else.
+    pub fn control(&self) -> RequestControl {
+        self.control.clone()
     }
 
-    /// Waits for the whole answer.
+    /// Waits for the whole answer; of several completions, the first.
     ///
     /// # Errors
     /// The error the request failed with.
-    pub fn wait(mut self) -> Result<Completion> {
-        let (mut text, mut token_ids) = (String::new(), Vec::new());
-        let mut prompt = Arc::from([]);
+    pub fn wait(self) -> Result<Completion> {
+        let missing = || Error::closed("the events of the request were already read");
+        self.wait_all()?.into_iter().next().ok_or_else(missing)
+    }
+
+    /// Waits for all completions of the request.
+    ///
+    /// # Errors
+    /// The error the request failed with.
+    pub fn wait_all(mut self) -> Result<Vec<Completion>> {
+        let mut prompt: Arc<[u32]> = Arc::from([]);
+        let mut completions: Vec<Completion> = Vec::new();
         for event in &mut self {
             match event {
                 Event::Started { prompt_token_ids, .. } => prompt = prompt_token_ids,
-                Event::Token { token_id, text: delta } => {
-                    token_ids.push(token_id);
-                    text.push_str(&delta);
+                Event::Token { index, token_id, text, logprobs, finish } => {
+                    if completions.len() <= index {
+                        completions.resize(index + 1, Completion::empty(&prompt));
+                    }
+                    let completion = &mut completions[index];
+                    completion.text.push_str(&text);
+                    completion.token_ids.push(token_id);
+                    completion.logprobs.extend(logprobs);
+                    completion.finish_reason = finish.unwrap_or(completion.finish_reason);
                 }
-                Event::Finished { reason: finish_reason, usage, timings } => {
-                    return Ok(Completion {
-                        text,
-                        token_ids,
-                        prompt_token_ids: prompt,
-                        finish_reason,
-                        usage,
-                        timings,
-                    });
+                Event::Finished { usage, timings, .. } => {
+                    for completion in &mut completions {
+                        (completion.usage, completion.timings) = (usage, timings);
+                    }
+                    return Ok(completions);
                 }
                 Event::Failed(error) => return Err(error),
             }
@@ -135,20 +142,32 @@ impl RequestHandle {
         Err(Error::closed("the final event of the request was already read"))
     }
 
-    fn read(&mut self, event: Option<Event>) -> Next {
-        match event {
-            Some(event) => {
-                self.ended |= event.is_final();
-                Next::Event(event)
-            }
-            None if self.ended => Next::Ended,
-            None => Next::Pending,
-        }
+    /// The events as an asynchronous stream. Dropping it cancels the request.
+    #[cfg(feature = "async")]
+    pub fn into_stream(self) -> RequestStream {
+        RequestStream { events: self.events.clone().into_stream(), handle: self }
     }
 
-    fn disconnected(&mut self) -> Next {
-        self.ended = true;
-        Next::Ended
+    fn read(&mut self, event: Event) -> Event {
+        self.ended |= event.is_final();
+        if self.events.len() <= self.max_events / 2 {
+            self.control.resume();
+        }
+        event
+    }
+}
+
+impl Completion {
+    fn empty(prompt: &Arc<[u32]>) -> Self {
+        Self {
+            text: String::new(),
+            token_ids: Vec::new(),
+            logprobs: Vec::new(),
+            prompt_token_ids: prompt.clone(),
+            finish_reason: FinishReason::Length,
+            usage: Usage::default(),
+            timings: Timings::default(),
+        }
     }
 }
 
@@ -160,14 +179,41 @@ impl Iterator for RequestHandle {
         if self.ended {
             return None;
         }
-        let event = self.events.recv().ok();
-        self.ended |= event.as_ref().is_none_or(Event::is_final);
-        event
+        let event = self.events.recv().ok()?;
+        Some(self.read(event))
     }
 }
 
 impl Drop for RequestHandle {
     fn drop(&mut self) {
-        self.canceller.cancel();
+        self.control.cancel();
+    }
+}
+
+/// The events of a request for asynchronous callers, of any runtime: see [`RequestHandle::into_stream`].
+#[cfg(feature = "async")]
+pub struct RequestStream {
+    events: flume::r#async::RecvStream<'static, Event>,
+    handle: RequestHandle,
+}
+
+#[cfg(feature = "async")]
+impl RequestStream {
+    /// What ends this request, to hand to somebody else.
+    pub fn control(&self) -> RequestControl {
+        self.handle.control()
+    }
+}
+
+#[cfg(feature = "async")]
+impl futures_core::Stream for RequestStream {
+    type Item = Event;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Event>> {
+        let event = std::pin::Pin::new(&mut self.events).poll_next(context);
+        event.map(|event| event.map(|event| self.handle.read(event)))
     }
 }

@@ -1,22 +1,25 @@
 //! The preparing thread: prompts become ids and patches here, away from the caller and from the device.
 
-use super::Board;
+use super::constraint::TokenConstraint;
+use super::control::RequestControl;
 use super::core::{Arrival, Command};
 use super::event::{Event, Outlet, Timings, Usage};
-use super::handle::Canceller;
-use super::live::Live;
+use super::live::{Choice, Live};
+use super::lobby::{Lobby, Stage};
 use super::options::EngineConfig;
 use super::output::Output;
-use super::request::{Input, SamplingParams};
+use super::request::Input;
 use super::sampler::Sampler;
+use super::sampling::SamplingParams;
 use crate::error::{Error, Result};
 use crate::models::{ModelSpec, Processor};
-use crate::prompt::EncodedPrompt;
-use crate::schedule::{Sequence, SequenceId};
+use crate::prompt::{EncodedImage, EncodedPrompt};
+use crate::schedule::{Digests, ImageSpan, Sequence, SequenceId};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::Sender;
 use std::time::Instant;
+use tracing::Span;
 
 /// A request that was submitted.
 pub(crate) struct Job {
@@ -28,11 +31,15 @@ pub(crate) struct Job {
 pub(crate) struct Ticket {
     pub(crate) id: SequenceId,
     pub(crate) sampling: SamplingParams,
+    pub(crate) num_completions: usize,
+    pub(crate) constraint: Option<Box<dyn TokenConstraint>>,
+    pub(crate) cache_salt: String,
     /// Used where the sampling names no seed.
     pub(crate) seed: u64,
     pub(crate) outlet: Outlet,
-    pub(crate) canceller: Canceller,
+    pub(crate) control: RequestControl,
     pub(crate) submitted: Instant,
+    pub(crate) span: Span,
 }
 
 /// What the preparing thread knows.
@@ -41,15 +48,19 @@ pub(crate) struct Intake {
     pub(crate) spec: ModelSpec,
     pub(crate) config: EngineConfig,
     pub(crate) load_ms: f64,
+    pub(crate) digests: Digests,
     pub(crate) commands: Sender<Command>,
-    pub(crate) board: Arc<Board>,
+    pub(crate) lobby: Arc<Lobby>,
 }
 
 impl Intake {
-    /// Prepares requests in the order they come, until nobody can submit any more.
-    pub(crate) fn run(self, jobs: Receiver<Job>) {
-        for Job { input, ticket } in jobs {
-            match self.prepare(input, &ticket) {
+    /// Prepares requests in the order of service, until the engine closes.
+    pub(crate) fn run(self) {
+        while let Some(Job { input, ticket }) = self.lobby.next() {
+            let span = tracing::debug_span!(parent: &ticket.span, "prepare").entered();
+            let prepared = self.prepare(input, &ticket);
+            drop(span);
+            match prepared {
                 // The core is gone if this fails; the arrival's outlet then says so.
                 Ok(prepared) => {
                     drop(self.commands.send(Command::Add(Box::new(self.arrival(ticket, prepared)))))
@@ -60,10 +71,7 @@ impl Intake {
     }
 
     fn prepare(&self, input: Input, ticket: &Ticket) -> Result<Prepared> {
-        self.board.check_open()?;
-        if ticket.canceller.is_cancelled() {
-            return Err(Error::cancelled("the request was cancelled before it began"));
-        }
+        ticket.control.check(Instant::now())?;
         let started = Instant::now();
         let encoded = match input {
             Input::Encoded(encoded) => encoded,
@@ -91,24 +99,46 @@ impl Intake {
 
     fn arrival(&self, mut ticket: Ticket, prepared: Prepared) -> Arrival {
         let Prepared { encoded: EncodedPrompt { input_ids, images }, max_tokens, preprocess_ms } = prepared;
-        let (spans, patches): (Vec<_>, Vec<_>) =
-            images.into_iter().map(|image| (image.tokens, image.patches)).unzip();
-        let image_tokens = spans.iter().map(|span| span.len()).sum();
-        let prompt_token_ids = Arc::from(input_ids.as_slice());
-        ticket.outlet.send(Event::Started { prompt_token_ids, image_tokens });
-        let sampling = &ticket.sampling;
+        let spans: Vec<ImageSpan> = images.iter().map(|image| self.span(image)).collect();
+        let image_tokens = spans.iter().map(|image| image.tokens.len()).sum();
+        let prompt_token_ids: Arc<[u32]> = Arc::from(input_ids.as_slice());
+        if let Some(guest) = ticket.outlet.guest() {
+            guest.move_to(Stage::Prepared);
+        }
+        ticket.outlet.send(Event::Started { prompt_token_ids: prompt_token_ids.clone(), image_tokens });
+        let (params, stop_ids) = (&ticket.sampling, &self.spec.stop_ids);
+        let sampler = Sampler::new(params, stop_ids, prompt_token_ids, ticket.seed, ticket.constraint);
+        let choice = |index| Choice {
+            sampler: sampler.fork(index),
+            output: Output::new(params, &self.spec, self.processor.detokenizer(), max_tokens),
+            finish: None,
+        };
         let live = Live {
-            patches,
-            features: None,
-            sampler: Sampler::new(sampling, ticket.seed),
-            output: Output::new(sampling, &self.spec, self.processor.detokenizer(), max_tokens),
+            id: ticket.id,
+            images: images.into_iter().map(|image| image.patches).collect(),
+            choices: (0..ticket.num_completions as u32).map(choice).collect(),
             outlet: ticket.outlet,
-            canceller: ticket.canceller,
-            usage: Usage { prompt_tokens: input_ids.len(), image_tokens, completion_tokens: 0 },
+            control: ticket.control,
+            usage: Usage { prompt_tokens: input_ids.len(), image_tokens, ..Usage::default() },
             timings: Timings { load_ms: self.load_ms, preprocess_ms, ..Timings::default() },
             submitted: ticket.submitted,
+            paused_since: None,
+            queue_span: Some(tracing::debug_span!(parent: &ticket.span, "queue")),
+            span: ticket.span,
         };
-        Arrival { sequence: Sequence::new(ticket.id, input_ids, spans), live }
+        let root = self.digests.of(&[b"salt", ticket.cache_salt.as_bytes()]);
+        Arrival { sequence: Sequence::new(ticket.id, input_ids, spans, root), live }
+    }
+
+    /// An image's digest covers what the vision tower reads: the pixels as they were prepared, their grid, and how many soft
+    /// tokens they become. Another size or budget is another image.
+    fn span(&self, image: &EncodedImage) -> ImageSpan {
+        let EncodedImage { tokens, patches } = image;
+        let shape = [patches.columns, patches.rows, tokens.len()].map(|len| (len as u64).to_le_bytes());
+        ImageSpan {
+            tokens: tokens.clone(),
+            digest: self.digests.of(&[b"image", shape.as_flattened(), &patches.pixels]),
+        }
     }
 }
 

@@ -1,30 +1,90 @@
-//! How large the cache must be: for now, exactly one sequence of the longest length.
+//! How many cache blocks there are: a byte budget, shared out so that every group of layers runs out at the same number of
+//! sequences of the longest length.
 
-use super::options::EngineConfig;
+use super::options::{EngineConfig, KvCacheSize};
 use crate::error::{Error, Result};
 use crate::kv::KvPool;
 use crate::models::ModelSpec;
-use crate::schedule::{BLOCK_SIZE, BlockAllocator};
+use crate::ops;
+use crate::schedule::{BLOCK_SIZE, most_blocks};
 
 /// Bytes of keys and values one token takes over all layers.
 pub fn kv_bytes_per_token(spec: &ModelSpec) -> usize {
     spec.kv.elements_per_token() * spec.dtype.size_in_bytes()
 }
 
-/// The cache's tensors, and the accounting over the same blocks.
+/// The window of a group of layers, and its number of blocks.
+pub(crate) type GroupBlocks = (Option<usize>, usize);
+
+/// The cache's tensors, and the size of each group of layers.
 ///
 /// # Errors
-/// `OutOfMemory` if the size is beyond counting or the device has no room.
-pub(crate) fn cache(spec: &ModelSpec, config: &EngineConfig) -> Result<(KvPool, BlockAllocator)> {
-    let num_blocks = config.max_model_len.div_ceil(BLOCK_SIZE);
-    let pool_bytes = num_blocks.checked_mul(BLOCK_SIZE).and_then(|n| n.checked_mul(kv_bytes_per_token(spec)));
-    if pool_bytes.is_none_or(|bytes| isize::try_from(bytes).is_err()) || u32::try_from(num_blocks).is_err() {
-        return Err(Error::out_of_memory(format_args!(
-            "a cache of {} tokens of {} bytes each cannot be addressed",
-            config.max_model_len,
-            kv_bytes_per_token(spec)
+/// `InvalidRequest` if the size has no room for one sequence of the longest length, `OutOfMemory` if it is beyond counting or
+/// the device has no room.
+pub(crate) fn cache(
+    spec: &ModelSpec,
+    config: &EngineConfig,
+    size: KvCacheSize,
+) -> Result<(KvPool, Vec<GroupBlocks>)> {
+    let sizes = Sizes::new(spec, config);
+    let budget = match size {
+        KvCacheSize::Bytes(bytes) => bytes as f64,
+        KvCacheSize::FreeFraction(share) if share > 0.0 && share <= 1.0 => {
+            share * ops::free_bytes(&spec.device)? as f64
+        }
+        KvCacheSize::FreeFraction(share) => {
+            return Err(Error::invalid_request(format_args!(
+                "the cache's share of free memory is {share}, expected a number above 0 and up to 1"
+            )));
+        }
+        KvCacheSize::Auto => {
+            let all = sizes.bytes_per_sequence() * config.max_sequences as f64;
+            let free = ops::free_bytes(&spec.device).map_or(f64::INFINITY, |bytes| bytes as f64 / 4.0);
+            all.min(free).max(sizes.bytes_per_sequence())
+        }
+    };
+    let num_sequences = budget / sizes.bytes_per_sequence();
+    if num_sequences < 1.0 {
+        return Err(Error::invalid_request(format_args!(
+            "the cache has {budget:.0} bytes, expected at least {:.0}, for one sequence of {} tokens (max_model_len)",
+            sizes.bytes_per_sequence(),
+            config.max_model_len
         )));
     }
-    let pool = KvPool::new(&spec.kv, num_blocks, BLOCK_SIZE, spec.dtype, &spec.device)?;
-    Ok((pool, BlockAllocator::new(num_blocks, BLOCK_SIZE)))
+    let blocks = |group: &GroupSize| (group.window, (group.most_blocks as f64 * num_sequences) as usize);
+    let groups: Vec<GroupBlocks> = sizes.groups.iter().map(blocks).collect();
+    if budget > isize::MAX as f64
+        || groups.iter().any(|(_, blocks)| u32::try_from(blocks * BLOCK_SIZE).is_err())
+    {
+        return Err(Error::out_of_memory(format_args!("a cache of {budget:.0} bytes cannot be addressed")));
+    }
+    let num_blocks: Vec<usize> = groups.iter().map(|(_, num_blocks)| *num_blocks).collect();
+    let pool = KvPool::new(&spec.kv, &num_blocks, BLOCK_SIZE, spec.dtype, &spec.device)?;
+    Ok((pool, groups))
+}
+
+/// What one sequence of the longest length takes.
+struct Sizes {
+    groups: Vec<GroupSize>,
+}
+
+struct GroupSize {
+    window: Option<usize>,
+    most_blocks: usize,
+    block_bytes: f64,
+}
+
+impl Sizes {
+    fn new(spec: &ModelSpec, config: &EngineConfig) -> Self {
+        let size = |group: crate::kv::KvGroup| GroupSize {
+            window: group.window,
+            most_blocks: most_blocks(group.window, config.max_model_len, config.max_batch_tokens, BLOCK_SIZE),
+            block_bytes: (group.elements_per_token * spec.dtype.size_in_bytes()) as f64 * BLOCK_SIZE as f64,
+        };
+        Self { groups: spec.kv.groups().into_iter().map(size).collect() }
+    }
+
+    fn bytes_per_sequence(&self) -> f64 {
+        self.groups.iter().map(|group| group.most_blocks as f64 * group.block_bytes).sum()
+    }
 }

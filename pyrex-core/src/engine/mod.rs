@@ -1,45 +1,65 @@
 //! [`Engine`]: open a model once, submit requests from anywhere.
 //!
-//! A request passes through the files of this folder in this order: [`request`] → [`intake`] (its own thread) →
-//! [`core`] (the thread that owns the device: plan, [`runner`], [`sampler`], [`output`]) → [`event`] → [`handle`].
+//! A request passes through the files of this folder in this order: [`request`] → [`lobby`] (where it waits) → [`intake`]
+//! (its own thread) → [`core`] (the thread that owns the device: plan, [`runner`], [`sampler`], [`output`]) → [`event`] →
+//! [`handle`].
 //! The engine knows tensors and scheduling, but no wire format and no host language.
 
+pub mod constraint;
+pub mod control;
 mod core;
 pub mod event;
 pub mod handle;
+mod images;
 mod intake;
 mod live;
+mod lobby;
 mod memory;
 pub mod options;
 pub mod output;
+mod probe;
 pub mod request;
 mod runner;
 pub mod sampler;
+pub mod sampling;
+pub mod session;
+pub mod stats;
 
+pub use constraint::{Constraint, Grammar, TokenConstraint, TokenMask};
+pub use control::RequestControl;
 pub use event::{Event, EventSink, FinishReason, Timings, Usage};
-pub use handle::{Canceller, Completion, Next, RequestHandle};
+#[cfg(feature = "async")]
+pub use handle::RequestStream;
+pub use handle::{Completion, Next, RequestHandle};
 pub use memory::kv_bytes_per_token;
-pub use options::{ActivationDtype, DeviceChoice, EngineConfig, EngineOptions, ModelInput};
-pub use request::{Input, Request, SamplingParams};
+pub use options::{ActivationDtype, DeviceChoice, EngineConfig, EngineOptions, KvCacheSize, ModelInput};
+pub use request::{Input, Request};
+pub use sampler::{Sampled, TokenLogprobs};
+pub use sampling::SamplingParams;
+pub use session::Session;
+pub use stats::{EngineStats, StepTimes};
 
-use self::core::{Command, EngineCore};
+use self::core::{Command, EngineCore, Links};
 use crate::error::{Error, Result};
 use crate::models::{self, LoadedModel, ModelSpec, Processor};
 use crate::prompt::{EncodedPrompt, Prompt};
-use crate::schedule::{Scheduler, SequenceId};
+use crate::schedule::{BLOCK_SIZE, BlockCache, Digests, Scheduler, SequenceId, StepLimits};
 use event::Outlet;
 use intake::{Intake, Job, Ticket};
-use options::ModelLoad;
+use lobby::Lobby;
+use options::{Limits, ModelLoad};
 use runner::Runner;
+use stats::Board;
 use std::any::Any;
+use std::cmp::Reverse;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A model that answers requests. Cheap to clone; the engine closes when the last clone is dropped, which does not wait:
 /// requests that are live then end with a [`Closed`](crate::ErrorKind::Closed) failure and the threads end by themselves.
@@ -53,27 +73,14 @@ struct Shared {
     config: EngineConfig,
     processor: Arc<dyn Processor>,
     load_ms: f64,
-    jobs: Sender<Job>,
-    commands: Sender<Command>,
+    lobby: Arc<Lobby>,
     board: Arc<Board>,
+    commands: Sender<Command>,
     next_id: AtomicU64,
 }
 
-/// How an engine stands after its last step.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct EngineStats {
-    /// Prepared requests that wait for their turn.
-    pub num_waiting: usize,
-    /// Requests that hold cache blocks.
-    pub num_running: usize,
-    /// Cache blocks in all.
-    pub num_blocks: usize,
-    /// Cache blocks nobody holds.
-    pub num_free_blocks: usize,
-}
-
 impl Engine {
-    /// Loads the model and starts the engine's two threads. Returns when the model is ready.
+    /// Loads the model and starts the engine's threads. Returns when the model is ready.
     ///
     /// Weight files are mapped, not copied: they must not be rewritten or shortened while the engine lives.
     ///
@@ -82,45 +89,52 @@ impl Engine {
     /// cache does not fit, and whatever [`load`](models::load()) says about the checkpoint.
     pub fn open(options: EngineOptions) -> Result<Self> {
         let pool = thread_pool(options.num_threads)?;
-        let (max_model_len, max_batch_tokens) = (options.max_model_len, options.max_batch_tokens);
-        let load = options.model_load()?;
-        let board = Arc::new(Board::default());
+        let plan = CorePlan {
+            limits: options.limits(),
+            kv_cache: options.kv_cache,
+            prefix_cache: options.prefix_cache,
+            digests: Digests::new(random_key()),
+        };
+        let lobby = Arc::new(Lobby::new(options.max_waiting, options.max_sequences));
+        let board = Arc::new(Board::new(options.stuck_after));
         let (commands, inbox) = channel();
+        let links = Links {
+            commands: inbox,
+            lobby: lobby.clone(),
+            board: board.clone(),
+            reader_timeout: options.reader_timeout,
+        };
+        let (load, digests) = (options.model_load()?, plan.digests.clone());
         let (ready, opened) = sync_channel(1);
-        let core_board = board.clone();
-        let limits = move |spec: &ModelSpec| EngineConfig::resolve(max_model_len, max_batch_tokens, spec);
-        spawn("pyrex-core", move || pool.install(|| serve(load, &limits, inbox, core_board, &ready)))?;
+        spawn("pyrex-core", move || pool.install(|| serve(load, plan, links, &ready)))?;
         let opened = opened.recv().map_err(|_| Error::internal("a panic while the model was loading"))??;
-        Self::start(opened, commands, board)
-    }
-
-    fn start(opened: Opened, commands: Sender<Command>, board: Arc<Board>) -> Result<Self> {
+        let watched = board.clone();
+        spawn("pyrex-watchdog", move || watched.watch())?;
         let Opened { spec, config, processor, load_ms } = opened;
         let intake = Intake {
             processor: processor.clone(),
             spec: spec.clone(),
             config,
             load_ms,
+            digests,
             commands: commands.clone(),
-            board: board.clone(),
+            lobby: lobby.clone(),
         };
-        let (jobs, inbox) = channel();
-        spawn("pyrex-intake", move || intake.run(inbox))?;
+        spawn("pyrex-intake", move || intake.run())?;
         let next_id = AtomicU64::new(0);
-        Ok(Self {
-            shared: Arc::new(Shared { spec, config, processor, load_ms, jobs, commands, board, next_id }),
-        })
+        let shared = Shared { spec, config, processor, load_ms, lobby, board, commands, next_id };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Asks. Returns at once: the prompt is rendered and its images are decoded on another thread.
     ///
     /// # Errors
-    /// `InvalidRequest` if a sampling parameter is wrong, `Closed` if the engine has closed. Whatever is wrong with the
-    /// prompt comes as the request's final event.
+    /// `InvalidRequest` if a parameter or the constraint is wrong, `Overloaded` if the queue is full, `Closed` if the engine
+    /// has closed or drains, `Device` if a step hangs. Whatever is wrong with the prompt comes as the request's final event.
     pub fn submit(&self, request: Request) -> Result<RequestHandle> {
-        let canceller = Canceller::default();
-        let (handle, sink) = RequestHandle::new(canceller.clone());
-        self.enqueue(request, sink, canceller)?;
+        let control = self.control(&request);
+        let (handle, sink) = RequestHandle::new(control.clone(), self.shared.config.max_events);
+        self.enqueue(request, sink, control)?;
         Ok(handle)
     }
 
@@ -128,23 +142,48 @@ impl Engine {
     ///
     /// # Errors
     /// As [`submit`](Self::submit).
-    pub fn submit_to(&self, request: Request, sink: Box<dyn EventSink>) -> Result<Canceller> {
-        let canceller = Canceller::default();
-        self.enqueue(request, sink, canceller.clone())?;
-        Ok(canceller)
+    pub fn submit_to(&self, request: Request, sink: Box<dyn EventSink>) -> Result<RequestControl> {
+        let control = self.control(&request);
+        self.enqueue(request, sink, control.clone())?;
+        Ok(control)
     }
 
-    fn enqueue(&self, request: Request, sink: Box<dyn EventSink>, canceller: Canceller) -> Result<()> {
-        self.shared.board.check_open()?;
-        request.sampling.validate()?;
-        let id = SequenceId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));
-        let seed = RandomState::new().build_hasher().finish();
-        let (outlet, submitted) = (Outlet::new(sink), Instant::now());
-        let Request { input, sampling } = request;
-        let ticket = Ticket { id, sampling, seed, outlet, canceller, submitted };
-        // If the preparing thread were gone, the outlet that comes back would tell the sink when it is dropped.
-        drop(self.shared.jobs.send(Job { input, ticket }));
+    fn control(&self, request: &Request) -> RequestControl {
+        RequestControl::new(request.deadline, self.shared.commands.clone())
+    }
+
+    fn enqueue(&self, request: Request, sink: Box<dyn EventSink>, control: RequestControl) -> Result<()> {
+        let Shared { spec, config, lobby, board, commands, next_id, .. } = &*self.shared;
+        request.validate(spec, config)?;
+        let constraint = request.constraint.as_ref().map(Constraint::open).transpose()?;
+        board.check_moving()?;
+        let guest = lobby.admit(request.priority)?;
+        let number = next_id.fetch_add(1, Ordering::Relaxed);
+        let id = SequenceId { priority: Reverse(request.priority), request: number, index: 0 };
+        let Request { input, sampling, num_completions, cache_salt, deadline, .. } = request;
+        let ticket = Ticket {
+            id,
+            sampling,
+            num_completions,
+            constraint,
+            cache_salt,
+            seed: RandomState::new().build_hasher().finish(),
+            outlet: Outlet::new(sink, guest),
+            control,
+            submitted: Instant::now(),
+            span: tracing::info_span!("request", number),
+        };
+        lobby.enter(Job { input, ticket });
+        if deadline.is_some() {
+            // The core may be asleep, and must know when to look again. If it is gone, so is the request.
+            let _ = commands.send(Command::Wake);
+        }
         Ok(())
+    }
+
+    /// A conversation that grows turn by turn.
+    pub fn session(&self) -> Session {
+        Session::new(self.clone())
     }
 
     /// Encodes a prompt on the calling thread, without running it.
@@ -172,42 +211,46 @@ impl Engine {
 
     /// How the engine stands.
     pub fn stats(&self) -> EngineStats {
-        self.shared.board.stats()
+        let lobby::Attendance { num_waiting, num_running } = self.shared.lobby.attendance();
+        EngineStats { num_waiting, num_running, ..self.shared.board.stats() }
+    }
+
+    /// Whether the engine works: it answers a prompt twice, once token by token and once reading its own answer back, and
+    /// both must agree. Waits in the queue before all others, up to `timeout`.
+    ///
+    /// # Errors
+    /// `Internal` if the two disagree, `DeadlineExceeded` if it took too long, and whatever [`submit`](Self::submit) says.
+    pub fn probe(&self, timeout: Duration) -> Result<()> {
+        probe::probe(self, timeout)
+    }
+
+    /// Takes no more requests, waits up to `timeout` until those it has are answered, and closes. Returns how many were cut
+    /// off; they end with a [`Closed`](crate::ErrorKind::Closed) failure.
+    pub fn drain(&self, timeout: Duration) -> usize {
+        let drained = || Error::closed("the engine is draining");
+        self.shared.lobby.shut(drained());
+        let num_left = self.shared.lobby.wait_empty(Instant::now() + timeout);
+        // If the core is gone there is nobody left to tell.
+        let _ = self.shared.commands.send(Command::Close(drained()));
+        num_left
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.board.close(Error::closed("the engine was dropped"));
+        let dropped = || Error::closed("the engine was dropped");
+        self.lobby.close(dropped());
         // If the core is gone there is nobody left to tell.
-        drop(self.commands.send(Command::Close));
+        let _ = self.commands.send(Command::Close(dropped()));
     }
 }
 
-/// What the threads of an engine tell each other without a message: whether it has closed, and how it stands.
-#[derive(Default)]
-struct Board {
-    closed: OnceLock<Error>,
-    stats: Mutex<EngineStats>,
-}
-
-impl Board {
-    /// Closes the engine, unless it has closed for another reason before.
-    fn close(&self, reason: Error) {
-        self.closed.get_or_init(|| reason);
-    }
-
-    fn check_open(&self) -> Result<()> {
-        self.closed.get().cloned().map_or(Ok(()), Err)
-    }
-
-    fn publish(&self, stats: EngineStats) {
-        *self.stats.lock().unwrap_or_else(PoisonError::into_inner) = stats;
-    }
-
-    fn stats(&self) -> EngineStats {
-        *self.stats.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// What the core thread needs to know beside the model.
+struct CorePlan {
+    limits: Limits,
+    kv_cache: KvCacheSize,
+    prefix_cache: bool,
+    digests: Digests,
 }
 
 /// What the core thread tells the caller of `open`.
@@ -219,24 +262,21 @@ struct Opened {
 }
 
 /// The core thread: loads, says so, and steps until the engine closes.
-fn serve(
-    load: ModelLoad,
-    limits: &dyn Fn(&ModelSpec) -> Result<EngineConfig>,
-    commands: Receiver<Command>,
-    board: Arc<Board>,
-    ready: &SyncSender<Result<Opened>>,
-) {
+fn serve(load: ModelLoad, plan: CorePlan, links: Links, ready: &SyncSender<Result<Opened>>) {
     let started = Instant::now();
+    let board = links.board.clone();
     let built = || -> Result<(EngineCore, Opened)> {
         let LoadedModel { model, processor } = match load {
             ModelLoad::Take(model) => model,
             ModelLoad::Load(options) => models::load(&options)?,
         };
         let spec = model.spec().clone();
-        let config = limits(&spec)?;
-        let (pool, blocks) = memory::cache(&spec, &config)?;
-        let scheduler = Scheduler::new(config.max_batch_tokens, blocks);
-        let core = EngineCore::new(Runner::new(model, pool), scheduler, commands, board);
+        let config = plan.limits.resolve(&spec)?;
+        let (pool, groups) = memory::cache(&spec, &config, plan.kv_cache)?;
+        let cache = BlockCache::new(&groups, BLOCK_SIZE, plan.digests, plan.prefix_cache);
+        let EngineConfig { max_batch_tokens, max_sequences, .. } = config;
+        let scheduler = Scheduler::new(StepLimits { max_batch_tokens, max_sequences }, cache);
+        let core = EngineCore::new(Runner::new(model, pool), scheduler, links);
         Ok((core, Opened { spec, config, processor, load_ms: elapsed_ms(started) }))
     };
     // A send fails only if the caller of `open` is gone, and then the commands are gone too.
@@ -247,6 +287,16 @@ fn serve(
         }
         Err(error) => drop(ready.send(Err(error))),
     }
+    board.end();
+}
+
+/// A key that nobody outside of the engine knows.
+fn random_key() -> [u8; 32] {
+    let mut key = [0; 32];
+    for bytes in key.chunks_exact_mut(8) {
+        bytes.copy_from_slice(&RandomState::new().build_hasher().finish().to_le_bytes());
+    }
+    key
 }
 
 fn thread_pool(num_threads: Option<usize>) -> Result<rayon::ThreadPool> {

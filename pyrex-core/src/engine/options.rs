@@ -11,6 +11,7 @@ use candle_core::{DType, Device};
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// Where the model comes from.
 pub enum ModelInput {
@@ -39,6 +40,18 @@ pub enum ActivationDtype {
     Bf16,
 }
 
+/// How large the cache of keys and values is. Blocks that were never used take no memory on the CPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum KvCacheSize {
+    /// Room for `max_sequences` of the longest length, in up to a quarter of the free memory; for one in any case.
+    #[default]
+    Auto,
+    /// So many bytes.
+    Bytes(usize),
+    /// This share of the memory that is free once the model is loaded, above 0 and up to 1.
+    FreeFraction(f64),
+}
+
 /// How to open an engine. Make one with [`EngineOptions::new`] and change its fields.
 pub struct EngineOptions {
     /// The model.
@@ -53,6 +66,20 @@ pub struct EngineOptions {
     pub max_model_len: Option<usize>,
     /// The most tokens one step computes. A longer prompt is cut into chunks; the answer does not depend on it.
     pub max_batch_tokens: usize,
+    /// The most sequences one step computes; those that come later wait. A request has one sequence per completion.
+    pub max_sequences: usize,
+    /// The most requests that wait; one more is refused as `Overloaded`.
+    pub max_waiting: usize,
+    /// How large the cache of keys and values is.
+    pub kv_cache: KvCacheSize,
+    /// Whether a prompt that begins like an earlier one is read from the cache as far as they agree.
+    pub prefix_cache: bool,
+    /// How many events of one request wait to be read before it pauses.
+    pub max_events: usize,
+    /// How long a paused request keeps its cache blocks.
+    pub reader_timeout: Duration,
+    /// How long one step may run before the engine says that it is stuck.
+    pub stuck_after: Duration,
     /// Where the weights come from.
     pub load_format: LoadFormat,
     /// Told how far loading is.
@@ -65,6 +92,11 @@ impl EngineOptions {
     /// The most tokens one step computes unless the caller says otherwise.
     pub const DEFAULT_MAX_BATCH_TOKENS: usize = 512;
 
+    /// The most sequences one step computes unless the caller says otherwise.
+    pub const DEFAULT_MAX_SEQUENCES: usize = 16;
+    /// The most requests that wait unless the caller says otherwise.
+    pub const DEFAULT_MAX_WAITING: usize = 1024;
+
     /// The defaults for this model.
     pub fn new(model: impl Into<ModelInput>) -> Self {
         Self {
@@ -74,6 +106,13 @@ impl EngineOptions {
             num_threads: None,
             max_model_len: None,
             max_batch_tokens: Self::DEFAULT_MAX_BATCH_TOKENS,
+            max_sequences: Self::DEFAULT_MAX_SEQUENCES,
+            max_waiting: Self::DEFAULT_MAX_WAITING,
+            kv_cache: KvCacheSize::default(),
+            prefix_cache: true,
+            max_events: 256,
+            reader_timeout: Duration::from_secs(1),
+            stuck_after: Duration::from_secs(120),
             load_format: LoadFormat::default(),
             progress: None,
         }
@@ -187,16 +226,36 @@ pub struct EngineConfig {
     pub max_model_len: usize,
     /// The most tokens one step computes.
     pub max_batch_tokens: usize,
+    /// The most sequences one step computes.
+    pub max_sequences: usize,
+    /// The most requests that wait.
+    pub max_waiting: usize,
+    /// How many events of one request wait to be read before it pauses.
+    pub max_events: usize,
 }
 
-impl EngineConfig {
+/// The options that are limits, before the model is known.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    max_model_len: Option<usize>,
+    max_batch_tokens: usize,
+    max_sequences: usize,
+    max_waiting: usize,
+    max_events: usize,
+}
+
+impl EngineOptions {
+    pub(crate) fn limits(&self) -> Limits {
+        let Self { max_model_len, max_batch_tokens, max_sequences, max_waiting, max_events, .. } = *self;
+        Limits { max_model_len, max_batch_tokens, max_sequences, max_waiting, max_events }
+    }
+}
+
+impl Limits {
     /// # Errors
     /// `InvalidRequest` if a limit is zero or beyond the model's own.
-    pub(crate) fn resolve(
-        max_model_len: Option<usize>,
-        max_batch_tokens: usize,
-        spec: &ModelSpec,
-    ) -> Result<Self> {
+    pub(crate) fn resolve(self, spec: &ModelSpec) -> Result<EngineConfig> {
+        let Self { max_model_len, max_batch_tokens, max_sequences, max_waiting, max_events } = self;
         let longest = spec.max_position_embeddings;
         let max_model_len = max_model_len.unwrap_or(longest.min(EngineOptions::DEFAULT_MAX_MODEL_LEN));
         if max_model_len == 0 || max_model_len > longest {
@@ -204,10 +263,18 @@ impl EngineConfig {
                 "max_model_len is {max_model_len}, expected 1 to {longest} (max_position_embeddings)"
             )));
         }
-        if max_batch_tokens == 0 {
-            return Err(Error::invalid_request("max_batch_tokens is 0, expected at least 1"));
+        let counts = [
+            ("max_batch_tokens", max_batch_tokens),
+            ("max_sequences", max_sequences),
+            ("max_waiting", max_waiting),
+            ("max_events", max_events),
+        ];
+        match counts.iter().find(|(_, count)| *count == 0) {
+            Some((name, _)) => Err(Error::invalid_request(format_args!("{name} is 0, expected at least 1"))),
+            None => {
+                Ok(EngineConfig { max_model_len, max_batch_tokens, max_sequences, max_waiting, max_events })
+            }
         }
-        Ok(Self { max_model_len, max_batch_tokens })
     }
 }
 

@@ -32,15 +32,32 @@ pub enum KvLayer {
     },
 }
 
+/// The layers that forget alike: their blocks have the same lives, so a sequence has one block table for all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvGroup {
+    /// How many tokens back they see; `None` sees all.
+    pub window: Option<usize>,
+    /// Elements of keys and values one token takes over the layers of the group.
+    pub elements_per_token: usize,
+}
+
 impl KvLayout {
     /// Elements of keys and values one token takes over all layers.
     pub fn elements_per_token(&self) -> usize {
-        self.layers
-            .iter()
-            .map(|layer| match layer {
-                KvLayer::Owns { num_key_value_heads, head_dim, .. } => 2 * num_key_value_heads * head_dim,
-                KvLayer::Reads { .. } => 0,
-            })
-            .sum()
+        self.groups().iter().map(|group| group.elements_per_token).sum()
+    }
+
+    /// The groups, in the order in which their first layers come.
+    pub fn groups(&self) -> Vec<KvGroup> {
+        let mut groups: Vec<KvGroup> = Vec::new();
+        for layer in &self.layers {
+            let KvLayer::Owns { num_key_value_heads, head_dim, window } = *layer else { continue };
+            let elements_per_token = 2 * num_key_value_heads * head_dim;
+            match groups.iter_mut().find(|group| group.window == window) {
+                Some(group) => group.elements_per_token += elements_per_token,
+                None => groups.push(KvGroup { window, elements_per_token }),
+            }
+        }
+        groups
     }
 }

@@ -3,7 +3,7 @@
 //! Token ids are bytes: the prompt `ab` is read as `[97, 98]`, an id is said as its byte. Every `(prompt, answer)` of a
 //! [`Script`] makes the model answer that prompt with those ids, one after another, and with the stop id behind them.
 //! The script is kept where a real model would keep keys and values, in the cache's slots: a token fed at a wrong position,
-//! or into a wrong block, shows in the answer.
+//! or into a wrong block, shows in the answer. A second layer sees only a window, and fails if it sees anything else there.
 
 use super::{LoadedModel, Model, ModelSpec, Processor, SamplingDefaults};
 use crate::batch::{Batch, ImageBatch};
@@ -14,6 +14,7 @@ use crate::prompt::{Content, EncodedImage, EncodedPrompt, Part, Patches, Prompt}
 use crate::trace::Tap;
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,6 +26,8 @@ pub const STOP_ID: u32 = 256;
 pub const IMAGE_ID: u32 = 257;
 /// Soft tokens per image.
 pub const IMAGE_TOKENS: usize = 5;
+/// How many tokens back the second layer sees.
+pub const WINDOW: usize = 24;
 /// Width of a soft token.
 const HIDDEN_SIZE: usize = 2;
 
@@ -122,11 +125,10 @@ impl Script {
 
     /// The model and its processor.
     pub fn load(self) -> LoadedModel {
+        let layer = |window| KvLayer::Owns { num_key_value_heads: 1, head_dim: 1, window };
         let spec = ModelSpec {
             family: "scripted",
-            kv: KvLayout {
-                layers: vec![KvLayer::Owns { num_key_value_heads: 1, head_dim: 1, window: None }],
-            },
+            kv: KvLayout { layers: [None, Some(WINDOW)].map(layer).to_vec() },
             vocab_size: VOCAB_SIZE,
             max_position_embeddings: self.max_position_embeddings,
             stop_ids: vec![STOP_ID],
@@ -151,20 +153,27 @@ impl Model for Scripted {
     fn image_batch(&self, images: &[&Patches]) -> Result<ImageBatch> {
         let pixels: Vec<u8> = images.iter().flat_map(|image| &image.pixels).copied().collect();
         let num_patches = pixels.len();
-        let indices = |len: usize| Tensor::zeros(len, DType::U32, &Device::Cpu);
+        let mut starts = vec![0];
+        starts.extend(images.iter().scan(0, |end, image| {
+            *end += image.pixels.len() as u32;
+            Some(*end)
+        }));
         Ok(ImageBatch {
             pixels: Tensor::from_vec(pixels, (num_patches, 1), &Device::Cpu)?,
             positions: Tensor::zeros((num_patches, 2), DType::U32, &Device::Cpu)?,
-            segment_start: indices(images.len() + 1)?,
-            pool_slots: indices(num_patches)?,
+            segment_start: Tensor::from_vec(starts, images.len() + 1, &Device::Cpu)?,
+            pool_slots: Tensor::zeros(num_patches, DType::U32, &Device::Cpu)?,
             num_soft_tokens: num_patches,
         })
     }
 
-    /// Every pixel becomes a soft token: its value, and its index among all.
-    fn encode_images(&self, images: &ImageBatch, _tap: &mut dyn Tap) -> Result<Tensor> {
+    /// Every pixel becomes a soft token: its value, and its index in its image.
+    fn encode_images(&self, images: &ImageBatch, tap: &mut dyn Tap) -> Result<Tensor> {
+        tap.proceed()?;
         let pixels = images.pixels.flatten_all()?.to_vec1::<u8>()?;
-        let features = (0..).zip(&pixels).flat_map(|(idx, pixel)| [f32::from(*pixel), idx as f32]);
+        let starts = images.segment_start.to_vec1::<u32>()?;
+        let segments = starts.windows(2).flat_map(|pair| 0..pair[1] - pair[0]);
+        let features = segments.zip(&pixels).flat_map(|(idx, pixel)| [f32::from(*pixel), idx as f32]);
         Ok(Tensor::from_vec(features.collect::<Vec<_>>(), (pixels.len(), HIDDEN_SIZE), &Device::Cpu)?)
     }
 
@@ -177,27 +186,57 @@ impl Model for Scripted {
             Permit::Panic => panic!("the script says that this step panics"),
         }
         tap.proceed()?;
-        let keys = &kv.layer(0)?.keys;
-        for (slot, token_id) in fed.slot_mapping.iter().zip(&fed.input_ids) {
-            let token_id = Tensor::full(*token_id as f32, (1, 1, 1), &Device::Cpu)?;
-            keys.slice_set(&token_id, 0, *slot as usize)?;
+        for (layer_idx, tables) in batch.tables.iter().enumerate() {
+            let keys = &kv.layer(layer_idx)?.keys;
+            for (slot, token_id) in tables.slot_mapping.to_vec1::<u32>()?.iter().zip(&fed.input_ids) {
+                let token_id = Tensor::full(*token_id as f32, (1, 1, 1), &Device::Cpu)?;
+                keys.slice_set(&token_id, 0, *slot as usize)?;
+            }
         }
-        let slots = keys.flatten_all()?.to_vec1::<f32>()?;
-        let tables = batch.block_tables.to_vec2::<u32>()?;
+        let layers = [Cached::read(batch, kv, 0)?, Cached::read(batch, kv, 1)?];
         let starts = batch.queries.query_start.to_vec1::<u32>()?;
+        let sequence = |row: u32| starts.iter().filter(|start| **start <= row).count() - 1;
+        for (row, position) in (0..).zip(&fed.positions) {
+            let seen = (*position as usize + 1).saturating_sub(WINDOW)..*position as usize + 1;
+            let [all, window] = layers.each_ref().map(|layer| layer.tokens(sequence(row), seen.clone()));
+            if all != window {
+                return Err(Error::internal(format_args!(
+                    "the window at {seen:?} holds {window:?}, expected {all:?}"
+                )));
+            }
+        }
         let mut logits = Vec::new();
         for row in batch.logit_rows.to_vec1::<u32>()? {
-            let sequence = starts.iter().filter(|start| **start <= row).count() - 1;
-            let seen = 0..=fed.positions[row as usize] as usize;
-            let slot = |position: usize| {
-                tables[sequence][position / batch.block_size] as usize * batch.block_size
-                    + position % batch.block_size
-            };
-            let token_ids: Vec<u32> = seen.map(|position| slots[slot(position)] as u32).collect();
-            logits.extend(self.script.logits(&token_ids));
+            let seen = 0..fed.positions[row as usize] as usize + 1;
+            logits.extend(self.script.logits(&layers[0].tokens(sequence(row), seen)));
         }
         let logits = Tensor::from_vec(logits, (fed.num_logit_rows, VOCAB_SIZE), &Device::Cpu)?;
         tap.see(|| "logits".to_owned(), logits)
+    }
+}
+
+/// What one layer's cache holds.
+struct Cached {
+    slots: Vec<f32>,
+    tables: Vec<Vec<u32>>,
+    block_size: usize,
+}
+
+impl Cached {
+    fn read(batch: &Batch, kv: &KvPool, layer_idx: usize) -> Result<Self> {
+        Ok(Self {
+            slots: kv.layer(layer_idx)?.keys.flatten_all()?.to_vec1()?,
+            tables: batch.group(layer_idx)?.block_tables.to_vec2()?,
+            block_size: batch.block_size,
+        })
+    }
+
+    fn tokens(&self, sequence: usize, positions: Range<usize>) -> Vec<u32> {
+        let slot = |position: usize| {
+            self.tables[sequence][position / self.block_size] as usize * self.block_size
+                + position % self.block_size
+        };
+        positions.map(|position| self.slots[slot(position)] as u32).collect()
     }
 }
 
@@ -226,7 +265,7 @@ impl Fed {
         Ok(Self {
             input_ids: batch.input_ids.to_vec1()?,
             positions: batch.queries.positions.to_vec1()?,
-            slot_mapping: batch.slot_mapping.to_vec1()?,
+            slot_mapping: batch.group(0)?.slot_mapping.to_vec1()?,
             soft_tokens,
             num_logit_rows: batch.logit_rows.dims1()?,
         })

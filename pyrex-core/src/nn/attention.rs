@@ -106,8 +106,9 @@ impl Attention {
         let keys = tap.see(|| format!("{}.k_rope", self.path), keys)?;
         let values = own.v_proj.forward(tap, x)?.reshape(heads)?;
         let values = own.v_norm.forward(tap, &values)?;
-        write_slots(&kv.keys, &batch.slot_mapping, &keys)?;
-        write_slots(&kv.values, &batch.slot_mapping, &values)
+        let slot_mapping = &batch.group(kv.group)?.slot_mapping;
+        write_slots(&kv.keys, slot_mapping, &keys)?;
+        write_slots(&kv.values, slot_mapping, &values)
     }
 
     /// What the asking rows read from the cache, projected. `x`: `[R, C]`, normed, the rows of `rows`; returns `[R, C]`.
@@ -131,7 +132,7 @@ impl Attention {
         let paged = PagedKv {
             keys: &kv.keys,
             values: &kv.values,
-            block_tables: &batch.block_tables,
+            block_tables: &batch.group(kv.group)?.block_tables,
             block_size: batch.block_size,
         };
         let context = paged_attention(&q, &paged, &rows.queries, self.shape.window, 1.0)?;

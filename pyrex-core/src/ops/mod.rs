@@ -34,6 +34,20 @@ pub fn cuda_device(ordinal: usize) -> Result<Device> {
     Ok(Device::new_cuda(ordinal)?)
 }
 
+/// Memory that could be taken now: on the CPU what the machine, or the process's control group, has left.
+///
+/// # Errors
+/// `Unsupported` for a device that does not say.
+pub fn free_bytes(device: &Device) -> Result<u64> {
+    if !device.is_cpu() {
+        return Err(Error::unsupported("the free memory of a device: give the cache's size in bytes"));
+    }
+    let mut system = sysinfo::System::new();
+    system.refresh_memory();
+    let limited = system.cgroup_limits().map_or(u64::MAX, |limits| limits.free_memory);
+    Ok(system.available_memory().min(limited))
+}
+
 /// Whether the op has a kernel for `x`, or must fall back to tensor operations.
 pub(crate) fn has_kernel(x: &Tensor) -> bool {
     matches!(x.device(), Device::Cpu) && matches!(x.dtype(), DType::F32 | DType::BF16)

@@ -1,11 +1,16 @@
-//! [`Scheduler`]: who runs next, and how much of it. First come, first served, one at a time.
+//! [`Scheduler`]: who runs next, and how much of it.
 //!
-//! There is one kind of work: the tokens of a sequence that the cache does not hold yet. A long prompt is cut into
-//! chunks of at most `max_batch_tokens`; a decode step is the chunk of one token that sampling has just added.
+//! There is one kind of work: the tokens of a sequence that the cache does not hold yet. A decode step is one such token; a
+//! long prompt is cut into chunks by the token budget of a step. Sequences are served in the order of their ids, decodes
+//! before prompts, so that a long prompt never holds up a stream.
+//!
+//! When blocks run out, whoever comes later gives way: it returns all it holds and computes it again when there is room, in
+//! its old place. Paused sequences give way first. To begin, a sequence takes blocks only from lower priorities and from those
+//! that could not run anyway; so a sequence that comes back does not push out its equals.
 
-use super::blocks::BlockAllocator;
+use super::cache::{BlockCache, BlockCopy, BlockCounts};
 use super::sequence::{Sequence, SequenceId};
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// What one step runs.
@@ -22,160 +27,248 @@ pub struct PlannedChunk {
     pub sequence_id: SequenceId,
     /// Which of its tokens.
     pub positions: Range<usize>,
-    /// Which of its images must be encoded first, by index.
-    pub images: Range<usize>,
     /// Whether they are its last, so that the next token can be chosen.
     pub samples: bool,
+    /// Blocks that must be copied before.
+    pub copies: Vec<BlockCopy>,
+}
+
+/// How much one step may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepLimits {
+    /// The most tokens, of all sequences together.
+    pub max_batch_tokens: usize,
+    /// The most sequences.
+    pub max_sequences: usize,
+}
+
+/// What has happened since the scheduler was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SchedulerCounts {
+    /// Tokens of sequences that began, the computed part of preempted ones included.
+    pub prefix_tokens: u64,
+    /// How many of them a remembered prefix held.
+    pub prefix_hit_tokens: u64,
+    /// Sequences that gave way.
+    pub preemptions: u64,
 }
 
 /// The sequences of one engine, and the cache blocks they share.
-#[derive(Debug)]
 pub struct Scheduler {
-    max_batch_tokens: usize,
-    waiting: VecDeque<Sequence>,
-    running: Option<Sequence>,
-    blocks: BlockAllocator,
+    limits: StepLimits,
+    sequences: BTreeMap<SequenceId, Sequence>,
+    cache: BlockCache,
+    counts: SchedulerCounts,
+}
+
+impl Plan {
+    /// How many tokens it computes.
+    pub fn num_tokens(&self) -> usize {
+        self.chunks.iter().map(|chunk| chunk.positions.len()).sum()
+    }
+
+    fn withdraw(&mut self, id: SequenceId) {
+        self.chunks.retain(|chunk| chunk.sequence_id != id);
+    }
 }
 
 impl Scheduler {
-    /// An empty scheduler. `max_batch_tokens` is at least one.
-    pub fn new(max_batch_tokens: usize, blocks: BlockAllocator) -> Self {
-        Self { max_batch_tokens: max_batch_tokens.max(1), waiting: VecDeque::new(), running: None, blocks }
+    /// An empty scheduler. Both limits count as one at least.
+    pub fn new(limits: StepLimits, cache: BlockCache) -> Self {
+        let StepLimits { max_batch_tokens, max_sequences } = limits;
+        let limits =
+            StepLimits { max_batch_tokens: max_batch_tokens.max(1), max_sequences: max_sequences.max(1) };
+        Self { limits, sequences: BTreeMap::new(), cache, counts: SchedulerCounts::default() }
     }
 
-    /// Puts a sequence at the end of the queue.
+    /// Puts a sequence in its place.
     pub fn add(&mut self, sequence: Sequence) {
-        self.waiting.push_back(sequence);
+        self.sequences.insert(sequence.id, sequence);
     }
 
-    /// Chooses the next step's work and reserves the cache slots for it; empty if there is nothing to do.
+    /// Chooses the next step's work and reserves the cache slots for it; empty if nobody can go on.
     pub fn plan(&mut self) -> Plan {
-        if self.running.is_none() {
-            self.running = self.waiting.pop_front();
+        let served =
+            self.sequences.values().filter(|sequence| !sequence.paused).take(self.limits.max_sequences);
+        let ids: Vec<(SequenceId, bool)> =
+            served.map(|sequence| (sequence.id, sequence.is_decoding())).collect();
+        let mut plan = Plan::default();
+        let Some(last) = ids.last().map(|(id, _)| *id) else { return plan };
+        let mut may_begin = true;
+        for decodes in [true, false] {
+            for (id, _) in ids.iter().filter(|(_, decode)| *decode == decodes) {
+                if self.is_running(*id) || may_begin && self.begin(*id, last, &mut plan) {
+                    self.schedule(*id, &mut plan);
+                } else {
+                    // Nobody begins before one that came earlier.
+                    may_begin = false;
+                }
+            }
         }
-        let Some(sequence) = &mut self.running else { return Plan::default() };
-        let start = sequence.num_computed_tokens;
-        let end = start + sequence.num_pending_tokens().min(self.max_batch_tokens);
-        if start == end || !self.blocks.grow(&mut sequence.block_table, end) {
-            return Plan::default();
+        plan
+    }
+
+    /// As [`plan`](Self::plan), for one sequence only.
+    pub fn plan_alone(&mut self, id: SequenceId) -> Plan {
+        let mut plan = Plan::default();
+        let waits = self.sequences.get(&id).is_some_and(|sequence| !sequence.paused);
+        if waits && (self.is_running(id) || self.begin(id, id, &mut plan)) {
+            self.schedule(id, &mut plan);
         }
-        let images = if start == 0 { 0..sequence.images.len() } else { 0..0 };
-        let samples = end == sequence.token_ids.len();
-        Plan {
-            chunks: vec![PlannedChunk { sequence_id: sequence.id, positions: start..end, images, samples }],
+        plan
+    }
+
+    /// Gives a sequence that holds nothing what is remembered of it, if all of it has room beside what runs. `last` is the last
+    /// that is served in this step.
+    fn begin(&mut self, id: SequenceId, last: SequenceId, plan: &mut Plan) -> bool {
+        let budget = self.limits.max_batch_tokens;
+        if plan.num_tokens() >= budget {
+            return false;
+        }
+        let num_running = self.sequences.values().filter(|sequence| sequence.is_running()).count();
+        let Some(sequence) = self.sequences.get_mut(&id) else { return false };
+        let (num_tokens, num_remembered) = (sequence.token_ids.len(), self.cache.adopt(sequence));
+        let lower = |other: &Sequence| other.id.priority > id.priority || other.paused || other.id > last;
+        while num_running > 0 && self.get(id).is_some_and(|s| !self.cache.has_room(s, budget, num_running)) {
+            let Some(victim) = self.victim(id, lower) else {
+                self.reclaim(id);
+                return false;
+            };
+            self.preempt(victim, plan);
+        }
+        self.counts.prefix_tokens += num_tokens as u64;
+        self.counts.prefix_hit_tokens += num_remembered as u64;
+        true
+    }
+
+    /// Plans as many of the pending tokens as the budget leaves.
+    fn schedule(&mut self, id: SequenceId, plan: &mut Plan) {
+        let budget = self.limits.max_batch_tokens - plan.num_tokens().min(self.limits.max_batch_tokens);
+        let Some((start, pending)) = self.get(id).map(|s| (s.num_computed_tokens, s.num_pending_tokens()))
+        else {
+            return;
+        };
+        let end = start + pending.min(budget);
+        let mut copies = Vec::new();
+        if start == end || !self.make_room(id, end, &mut copies, plan) {
+            return;
+        }
+        let samples = end == start + pending;
+        plan.chunks.push(PlannedChunk { sequence_id: id, positions: start..end, samples, copies });
+    }
+
+    /// Reserves the slots up to `end`, at the cost of those that come later.
+    fn make_room(
+        &mut self,
+        id: SequenceId,
+        end: usize,
+        copies: &mut Vec<BlockCopy>,
+        plan: &mut Plan,
+    ) -> bool {
+        loop {
+            let Some(sequence) = self.sequences.get_mut(&id) else { return false };
+            if self.cache.reserve(sequence, end, copies) {
+                return true;
+            }
+            match self.victim(id, |_| true) {
+                Some(victim) => self.preempt(victim, plan),
+                None => return false,
+            }
+        }
+    }
+
+    /// Who gives way to `id`: the last of the paused, or else the last of those behind it, that holds anything and that `may` allow.
+    fn victim(&self, id: SequenceId, may: impl Fn(&Sequence) -> bool) -> Option<SequenceId> {
+        let holds = |sequence: &&Sequence| sequence.is_running() && sequence.id != id && may(sequence);
+        let paused = self.sequences.values().rev().filter(holds).find(|sequence| sequence.paused);
+        let later = self.sequences.range(id..).rev().map(|(_, sequence)| sequence).find(holds);
+        paused.or(later).map(|sequence| sequence.id)
+    }
+
+    fn preempt(&mut self, id: SequenceId, plan: &mut Plan) {
+        plan.withdraw(id);
+        self.counts.preemptions += 1;
+        self.reclaim(id);
+    }
+
+    /// Takes back all that a sequence holds; it stays in its place.
+    pub fn reclaim(&mut self, id: SequenceId) {
+        if let Some(sequence) = self.sequences.get_mut(&id) {
+            self.cache.release(sequence);
         }
     }
 
     /// Notes that the work of `plan` is in the cache.
     pub fn commit(&mut self, plan: &Plan) {
         for chunk in &plan.chunks {
-            if let Some(sequence) = self.running.as_mut().filter(|sequence| sequence.id == chunk.sequence_id)
-            {
+            if let Some(sequence) = self.sequences.get_mut(&chunk.sequence_id) {
                 sequence.num_computed_tokens = chunk.positions.end;
+                self.cache.commit(sequence);
             }
         }
     }
 
-    /// Adds a sampled token to a running sequence.
+    /// Notes that the work of `plan` was not done. Whose blocks were to be copied begins again: the originals may be gone.
+    pub fn roll_back(&mut self, plan: &Plan) {
+        for chunk in plan.chunks.iter().filter(|chunk| !chunk.copies.is_empty()) {
+            self.reclaim(chunk.sequence_id);
+        }
+    }
+
+    /// Adds a sampled token to a sequence.
     pub fn append(&mut self, id: SequenceId, token_id: u32) {
-        if let Some(sequence) = self.running.as_mut().filter(|sequence| sequence.id == id) {
+        if let Some(sequence) = self.sequences.get_mut(&id) {
             sequence.token_ids.push(token_id);
         }
     }
 
-    /// Forgets a sequence in whatever state it is, and frees its blocks.
-    pub fn remove(&mut self, id: SequenceId) {
-        if let Some(sequence) = self.running.take_if(|sequence| sequence.id == id) {
-            self.blocks.release(sequence.block_table);
+    /// Adds a sequence that begins as `id` stands, and reads the same blocks.
+    pub fn fork(&mut self, id: SequenceId, index: u32) {
+        if let Some(sequence) = self.sequences.get(&id) {
+            let lease = self.cache.share(&sequence.lease);
+            self.add(sequence.fork(SequenceId { index, ..id }, lease));
         }
-        self.waiting.retain(|sequence| sequence.id != id);
     }
 
-    /// A running sequence.
-    pub fn running(&self, id: SequenceId) -> Option<&Sequence> {
-        self.running.as_ref().filter(|sequence| sequence.id == id)
+    /// Stops planning a sequence, or goes on with it.
+    pub fn pause(&mut self, id: SequenceId, paused: bool) {
+        if let Some(sequence) = self.sequences.get_mut(&id) {
+            sequence.paused = paused;
+        }
     }
 
-    /// How many sequences wait, and how many run.
-    pub fn num_sequences(&self) -> (usize, usize) {
-        (self.waiting.len(), usize::from(self.running.is_some()))
+    /// Forgets a sequence in whatever state it is, and takes back all it holds.
+    pub fn remove(&mut self, id: SequenceId) {
+        if let Some(mut sequence) = self.sequences.remove(&id) {
+            self.cache.release(&mut sequence);
+        }
     }
 
-    /// The cache's accounting.
-    pub fn blocks(&self) -> &BlockAllocator {
-        &self.blocks
+    /// A sequence.
+    pub fn get(&self, id: SequenceId) -> Option<&Sequence> {
+        self.sequences.get(&id)
+    }
+
+    /// All sequences, in the order of service.
+    pub fn sequences(&self) -> impl Iterator<Item = &Sequence> {
+        self.sequences.values()
+    }
+
+    /// How the cache's blocks stand, group by group.
+    pub fn blocks(&self) -> Vec<BlockCounts> {
+        self.cache.counts()
+    }
+
+    /// What has happened so far.
+    pub fn counts(&self) -> SchedulerCounts {
+        self.counts
+    }
+
+    fn is_running(&self, id: SequenceId) -> bool {
+        self.get(id).is_some_and(Sequence::is_running)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn scheduler(max_batch_tokens: usize, num_blocks: usize) -> Scheduler {
-        Scheduler::new(max_batch_tokens, BlockAllocator::new(num_blocks, 16))
-    }
-
-    fn sequence(id: u64, num_tokens: usize) -> Sequence {
-        Sequence::new(SequenceId(id), vec![7; num_tokens], Vec::new())
-    }
-
-    #[test]
-    fn chunks_cover_each_position_once_in_order_whatever_their_size() {
-        for max_batch_tokens in 1..40 {
-            let mut scheduler = scheduler(max_batch_tokens, 8);
-            scheduler.add(sequence(1, 33));
-            let mut next = 0;
-            loop {
-                let plan = scheduler.plan();
-                let [chunk] = plan.chunks.as_slice() else { panic!("expected one chunk") };
-                assert_eq!(chunk.positions.start, next);
-                assert!(chunk.positions.len() <= max_batch_tokens);
-                next = chunk.positions.end;
-                assert_eq!(chunk.samples, next == 33);
-                let samples = chunk.samples;
-                scheduler.commit(&plan);
-                if samples {
-                    break;
-                }
-            }
-            assert_eq!(scheduler.plan(), Plan::default(), "nothing is left until a token is sampled");
-            scheduler.append(SequenceId(1), 9);
-            assert_eq!(scheduler.plan().chunks[0].positions, 33..34);
-        }
-    }
-
-    #[test]
-    fn images_are_asked_for_with_the_first_chunk_only() {
-        let mut scheduler = scheduler(4, 8);
-        scheduler.add(Sequence::new(SequenceId(1), vec![7; 12], vec![1..3, 5..9]));
-        let first = scheduler.plan();
-        assert_eq!(first.chunks[0].images, 0..2);
-        scheduler.commit(&first);
-        assert!(scheduler.plan().chunks[0].images.is_empty());
-    }
-
-    #[test]
-    fn first_come_is_first_served_and_blocks_come_back() {
-        let mut scheduler = scheduler(64, 2);
-        for id in [1, 2, 3] {
-            scheduler.add(sequence(id, 20));
-        }
-        for id in [1, 2, 3] {
-            assert_eq!(scheduler.plan().chunks[0].sequence_id, SequenceId(id));
-            assert_eq!(scheduler.blocks().num_free(), 0);
-            scheduler.remove(SequenceId(id));
-            assert_eq!(scheduler.blocks().num_free(), 2);
-        }
-        assert_eq!(scheduler.num_sequences(), (0, 0));
-    }
-
-    #[test]
-    fn a_waiting_sequence_can_be_removed() {
-        let mut scheduler = scheduler(64, 4);
-        scheduler.add(sequence(1, 5));
-        scheduler.add(sequence(2, 5));
-        scheduler.plan();
-        scheduler.remove(SequenceId(2));
-        assert_eq!(scheduler.num_sequences(), (0, 1));
-    }
-}
+#[path = "scheduler_tests.rs"]
+mod tests;

@@ -1,44 +1,98 @@
-//! [`Sequence`]: one request on its way, as the scheduler sees it.
+//! [`Sequence`]: one completion on its way, as the scheduler sees it.
 
-use super::blocks::BlockTable;
+use super::cache::Lease;
+use super::prefix::{Digest, Sealed};
+use std::cmp::Reverse;
 use std::ops::Range;
 
-/// Names a sequence for as long as its engine lives.
+/// Names a sequence for as long as its engine lives. Their order is the order of service: the higher priority first, then
+/// first come, first served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SequenceId(pub u64);
+pub struct SequenceId {
+    /// The request's priority, higher first.
+    pub priority: Reverse<i8>,
+    /// The request, numbered as they came.
+    pub request: u64,
+    /// Which of the request's completions.
+    pub index: u32,
+}
+
+/// An image in a prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageSpan {
+    /// Where its placeholders lie.
+    pub tokens: Range<usize>,
+    /// What it shows, and how it was prepared.
+    pub digest: Digest,
+}
 
 /// A prompt and what was generated after it, and how much of both the cache holds.
 #[derive(Debug)]
 pub struct Sequence {
-    /// Its name.
+    /// Its name and its place.
     pub id: SequenceId,
     /// The prompt's tokens, then the generated ones.
     pub token_ids: Vec<u32>,
-    /// How many of them are the prompt's.
-    pub num_prompt_tokens: usize,
-    /// How many of them the cache holds.
+    /// The images of the prompt, in order.
+    pub images: Vec<ImageSpan>,
+    /// How many of the tokens the cache holds.
     pub num_computed_tokens: usize,
-    /// Where each image's placeholders lie in the prompt, in order.
-    pub images: Vec<Range<usize>>,
-    /// Its cache blocks; empty while it waits.
-    pub block_table: BlockTable,
+    /// Nobody reads its tokens: it is not planned.
+    pub paused: bool,
+    /// All that it holds of the cache; nothing while it waits.
+    pub(super) lease: Lease,
+    /// Digests of its full blocks, from the first on.
+    pub(super) sealed: Vec<Sealed>,
+    /// What every digest begins with.
+    pub(super) root: Digest,
 }
 
 impl Sequence {
-    /// A sequence of which nothing is computed.
-    pub fn new(id: SequenceId, prompt: Vec<u32>, images: Vec<Range<usize>>) -> Self {
+    /// A sequence of which nothing is computed. Only sequences of the same `root` share blocks.
+    pub fn new(id: SequenceId, prompt: Vec<u32>, images: Vec<ImageSpan>, root: Digest) -> Self {
         Self {
             id,
-            num_prompt_tokens: prompt.len(),
             token_ids: prompt,
-            num_computed_tokens: 0,
             images,
-            block_table: BlockTable::default(),
+            num_computed_tokens: 0,
+            paused: false,
+            lease: Lease::default(),
+            sealed: Vec::new(),
+            root,
         }
     }
 
     /// How many tokens wait to be computed.
     pub fn num_pending_tokens(&self) -> usize {
         self.token_ids.len() - self.num_computed_tokens
+    }
+
+    /// The cache blocks it holds in each group of layers, as a batch wants them.
+    pub fn block_tables(&self) -> Vec<&[u32]> {
+        self.lease.block_tables()
+    }
+
+    /// Whether it holds any of the cache.
+    pub fn is_running(&self) -> bool {
+        !self.lease.is_empty()
+    }
+
+    /// Whether all but its last token is computed.
+    pub(super) fn is_decoding(&self) -> bool {
+        self.is_running() && self.num_pending_tokens() == 1
+    }
+
+    /// The same tokens and images under another name, holding `lease`.
+    pub(super) fn fork(&self, id: SequenceId, lease: Lease) -> Self {
+        Self {
+            id,
+            token_ids: self.token_ids.clone(),
+            images: self.images.clone(),
+            num_computed_tokens: self.num_computed_tokens,
+            paused: self.paused,
+            lease,
+            sealed: self.sealed.clone(),
+            root: self.root,
+        }
     }
 }
