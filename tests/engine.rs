@@ -427,7 +427,7 @@ fn many_threads_submit_and_each_gets_its_own_answer() {
 #[test]
 fn requests_are_answered_in_the_order_they_came() {
     let (script, keeper) = gated(Script::of(&[("a", ""), ("b", ""), ("c", "")]));
-    let engine = open(script);
+    let engine = open_with(script, |options| options.max_sequences = 1);
     let handles = ["a", "b", "c"].map(|prompt| submit(&engine, text(prompt)));
     for expected in [b'a', b'b', b'c'] {
         assert_eq!(keeper.wait().expect("the model is there").input_ids, [u32::from(expected)]);
