@@ -2,58 +2,15 @@
 //! The last test runs the bundled model, whose images cross the borders of chunks.
 
 use pyrex_core::engine::options::ModelInput;
-use pyrex_core::models::scripted::{Gate, GateKeeper, IMAGE_ID, IMAGE_TOKENS, Permit, STOP_ID, Script};
+use pyrex_core::models::scripted::{IMAGE_ID, IMAGE_TOKENS, Permit, STOP_ID, Script};
 use pyrex_core::{
-    Chat, EncodedPrompt, Engine, EngineOptions, Error, ErrorKind, Event, EventSink, FinishReason, Message,
-    Next, Part, Prompt, Request, RequestHandle, SamplingParams,
+    Chat, EncodedPrompt, Engine, EngineOptions, ErrorKind, Event, EventSink, FinishReason, Message, Next,
+    Part, Request, RequestHandle, SamplingParams,
 };
+use pyrex_tests::scripted::{answer, events, failure, gated, image, open, open_with, submit, text};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::Duration;
-
-fn open(script: Script) -> Engine {
-    open_with(script, |_| {})
-}
-
-fn open_with(script: Script, change: impl FnOnce(&mut EngineOptions)) -> Engine {
-    let mut options =
-        EngineOptions { num_threads: Some(1), ..EngineOptions::new(ModelInput::Loaded(script.load())) };
-    change(&mut options);
-    Engine::open(options).expect("the scripted model opens")
-}
-
-fn gated(script: Script) -> (Script, GateKeeper) {
-    let (gate, keeper) = Gate::new();
-    (Script { gate: Some(gate), ..script }, keeper)
-}
-
-fn text(prompt: &str) -> Request {
-    Request::new(Prompt::Text(prompt.to_owned()))
-}
-
-fn submit(engine: &Engine, request: Request) -> RequestHandle {
-    engine.submit(request).expect("the engine takes the request")
-}
-
-/// Reads to the end: all but the last event, and the last. There must be one final event, and it must be the last.
-fn events(handle: RequestHandle) -> (Vec<Event>, Event) {
-    let mut events: Vec<Event> = handle.collect();
-    let last = events.pop().expect("a request has a final event");
-    assert!(last.is_final(), "{last:?}");
-    assert!(!events.iter().any(Event::is_final), "{events:?}");
-    (events, last)
-}
-
-fn failure(handle: RequestHandle) -> Error {
-    match events(handle) {
-        (_, Event::Failed(error)) => error,
-        (_, last) => panic!("expected a failure, found {last:?}"),
-    }
-}
-
-fn answer(engine: &Engine, prompt: &str) -> String {
-    submit(engine, text(prompt)).wait().expect("the request finishes").text
-}
 
 /// What the sampling makes of the answer `said` to the prompt `p`.
 fn check_end(said: &str, sampling: SamplingParams, expected: &str, reason: FinishReason, num_tokens: usize) {
@@ -220,10 +177,6 @@ fn image_features_land_on_their_rows_whatever_the_chunk() {
         let usage = handle.wait().expect("the request finishes").usage;
         assert_eq!((usage.prompt_tokens, usage.image_tokens), (num_tokens, 3 * IMAGE_TOKENS));
     }
-}
-
-fn image(pixel: u8) -> Part {
-    Part::Image([pixel].into())
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! What the tests share: goldens of the reference, a tap that records, and a model run without an engine.
 
+pub mod scripted;
+
 use candle_core::{DType, Device, Tensor};
 use pyrex_core::batch::{Batch, Chunk, PromptDepth, SoftTokens, Wanted};
 use pyrex_core::error::Result;

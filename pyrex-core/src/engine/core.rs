@@ -81,6 +81,11 @@ impl EngineCore {
             }
         };
         self.links.lobby.close(reason.clone());
+        while let Ok(command) = self.links.commands.try_recv() {
+            if let Command::Add(arrival) = command {
+                arrival.live.outlet.end(Event::Failed(reason.clone()));
+            }
+        }
         self.end_all(|_| reason.clone());
     }
 
