@@ -15,12 +15,14 @@ pub mod output;
 pub mod request;
 mod runner;
 pub mod sampler;
+pub mod sampling;
 
 pub use event::{Event, EventSink, FinishReason, Timings, Usage};
 pub use handle::{Canceller, Completion, Next, RequestHandle};
 pub use memory::kv_bytes_per_token;
 pub use options::{ActivationDtype, DeviceChoice, EngineConfig, EngineOptions, ModelInput};
-pub use request::{Input, Request, SamplingParams};
+pub use request::{Input, Request};
+pub use sampling::SamplingParams;
 
 use self::core::{Command, EngineCore};
 use crate::error::{Error, Result};

@@ -4,7 +4,7 @@
 //! may yet turn out to be the beginning of one of them, so that a stop string is found across token borders.
 
 use super::event::FinishReason;
-use super::request::SamplingParams;
+use super::sampling::SamplingParams;
 use crate::models::ModelSpec;
 use crate::prompt::detokenizer::Detokenizer;
 

@@ -6,7 +6,7 @@
 //! The draw comes from a counter-based generator, Philox4x32-10 with the seed as its key and the token's position as
 //! its counter. It has no state: a request's tokens depend on its seed and positions, never on its neighbours.
 
-use super::request::SamplingParams;
+use super::sampling::SamplingParams;
 
 /// Chooses the tokens of one request.
 #[derive(Clone, Debug)]
