@@ -89,7 +89,7 @@ impl SamplingArguments {
             seed: self.seed,
             max_tokens: self.max_tokens,
             stop: self.stop.clone(),
-            ignore_eos: false,
+            ..SamplingParams::default()
         }
     }
 }

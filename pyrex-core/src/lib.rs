@@ -35,9 +35,9 @@ pub mod weights;
 
 pub use diag::{DumpOptions, DumpSummary, dump_prefill};
 pub use engine::{
-    ActivationDtype, Canceller, Completion, DeviceChoice, Engine, EngineConfig, EngineOptions, EngineStats,
-    Event, EventSink, FinishReason, Input, ModelInput, Next, Request, RequestHandle, SamplingParams, Timings,
-    Usage,
+    ActivationDtype, Canceller, Completion, Constraint, DeviceChoice, Engine, EngineConfig, EngineOptions,
+    EngineStats, Event, EventSink, FinishReason, Grammar, Input, ModelInput, Next, Request, RequestHandle,
+    Sampled, SamplingParams, Timings, TokenConstraint, TokenLogprobs, TokenMask, Usage,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use models::{

@@ -3,6 +3,7 @@
 use super::event::Event;
 use super::live::Live;
 use super::runner::{Part, Runner};
+use super::sampler::Sampled;
 use super::{Board, EngineStats, elapsed_ms, panic_message};
 use crate::error::{Error, Result};
 use crate::prompt::Patches;
@@ -65,14 +66,17 @@ impl EngineCore {
             return self.fail_stuck();
         }
         match self.compute(&plan) {
-            Ok(tokens) => tokens.into_iter().for_each(|(id, token_id)| self.deliver(id, token_id)),
+            Ok(tokens) => tokens.into_iter().for_each(|(id, sampled)| match sampled {
+                Ok(sampled) => self.deliver(id, &sampled),
+                Err(error) => self.fail(id, error),
+            }),
             Err(error) => plan.chunks.iter().for_each(|chunk| self.fail(chunk.sequence_id, error.clone())),
         }
         self.publish();
     }
 
     /// The device's part of a step: the next token of each sequence that the plan brings to its end.
-    fn compute(&mut self, plan: &Plan) -> Result<Vec<(SequenceId, u32)>> {
+    fn compute(&mut self, plan: &Plan) -> Result<Vec<(SequenceId, Result<Sampled>)>> {
         for chunk in plan.chunks.iter().filter(|chunk| !chunk.images.is_empty()) {
             self.encode_images(chunk)?;
         }
@@ -86,7 +90,7 @@ impl EngineCore {
         self.scheduler.commit(plan);
         let sampling = plan.chunks.iter().filter(|chunk| chunk.samples).zip(&logits);
         let tokens = sampling.filter_map(|(chunk, logits)| {
-            let sampler = &self.live.get(&chunk.sequence_id)?.sampler;
+            let sampler = &mut self.live.get_mut(&chunk.sequence_id)?.sampler;
             Some((chunk.sequence_id, sampler.sample(logits, chunk.positions.end)))
         });
         let tokens = tokens.collect();
@@ -138,10 +142,10 @@ impl EngineCore {
         }
     }
 
-    fn deliver(&mut self, id: SequenceId, token_id: u32) {
-        self.scheduler.append(id, token_id);
+    fn deliver(&mut self, id: SequenceId, sampled: &Sampled) {
+        self.scheduler.append(id, sampled.token_id);
         let Some(live) = self.live.get_mut(&id) else { return };
-        if let Some(reason) = live.tell(token_id)
+        if let Some(reason) = live.tell(sampled)
             && let Some(live) = self.retire(id)
         {
             live.finish(reason);

@@ -1,6 +1,7 @@
 //! The preparing thread: prompts become ids and patches here, away from the caller and from the device.
 
 use super::Board;
+use super::constraint::{Constraint, TokenConstraint};
 use super::core::{Arrival, Command};
 use super::event::{Event, Outlet, Timings, Usage};
 use super::handle::Canceller;
@@ -29,6 +30,7 @@ pub(crate) struct Job {
 pub(crate) struct Ticket {
     pub(crate) id: SequenceId,
     pub(crate) sampling: SamplingParams,
+    pub(crate) constraint: Option<Constraint>,
     /// Used where the sampling names no seed.
     pub(crate) seed: u64,
     pub(crate) outlet: Outlet,
@@ -75,7 +77,8 @@ impl Intake {
         };
         check_encoded(&encoded, &self.spec)?;
         let max_tokens = self.room(encoded.input_ids.len(), ticket.sampling.max_tokens)?;
-        Ok(Prepared { encoded, max_tokens, preprocess_ms: super::elapsed_ms(started) })
+        let constraint = ticket.constraint.as_ref().map(Constraint::open).transpose()?;
+        Ok(Prepared { encoded, constraint, max_tokens, preprocess_ms: super::elapsed_ms(started) })
     }
 
     /// How many tokens may be generated after a prompt of `prompt_tokens`.
@@ -91,17 +94,19 @@ impl Intake {
     }
 
     fn arrival(&self, mut ticket: Ticket, prepared: Prepared) -> Arrival {
-        let Prepared { encoded: EncodedPrompt { input_ids, images }, max_tokens, preprocess_ms } = prepared;
+        let Prepared { encoded, constraint, max_tokens, preprocess_ms } = prepared;
+        let EncodedPrompt { input_ids, images } = encoded;
         let (spans, patches): (Vec<_>, Vec<_>) =
             images.into_iter().map(|image| (image.tokens, image.patches)).unzip();
         let image_tokens = spans.iter().map(|span| span.len()).sum();
-        let prompt_token_ids = Arc::from(input_ids.as_slice());
-        ticket.outlet.send(Event::Started { prompt_token_ids, image_tokens });
+        let prompt_token_ids: Arc<[u32]> = Arc::from(input_ids.as_slice());
+        ticket.outlet.send(Event::Started { prompt_token_ids: prompt_token_ids.clone(), image_tokens });
         let sampling = &ticket.sampling;
+        let sampler = Sampler::new(sampling, &self.spec.stop_ids, prompt_token_ids, ticket.seed, constraint);
         let live = Live {
             patches,
             features: None,
-            sampler: Sampler::new(sampling, ticket.seed),
+            sampler,
             output: Output::new(sampling, &self.spec, self.processor.detokenizer(), max_tokens),
             outlet: ticket.outlet,
             canceller: ticket.canceller,
@@ -115,6 +120,7 @@ impl Intake {
 
 struct Prepared {
     encoded: EncodedPrompt,
+    constraint: Option<Box<dyn TokenConstraint>>,
     max_tokens: usize,
     preprocess_ms: f64,
 }

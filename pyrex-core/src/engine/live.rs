@@ -3,7 +3,7 @@
 use super::event::{Event, FinishReason, Outlet, Timings, Usage};
 use super::handle::Canceller;
 use super::output::Output;
-use super::sampler::Sampler;
+use super::sampler::{Sampled, Sampler};
 use crate::prompt::Patches;
 use candle_core::Tensor;
 use std::time::Instant;
@@ -33,12 +33,13 @@ impl Live {
     }
 
     /// Tells the caller the next token, and returns why it was the last, if it was.
-    pub(crate) fn tell(&mut self, token_id: u32) -> Option<FinishReason> {
+    pub(crate) fn tell(&mut self, sampled: &Sampled) -> Option<FinishReason> {
         if self.output.num_tokens() == 0 {
             self.timings.ttft_ms = super::elapsed_ms(self.submitted);
             self.features = None;
         }
-        let delta = self.output.push(token_id);
+        let token_id = sampled.token_id;
+        let delta = if sampled.ends { self.output.push_last(token_id) } else { self.output.push(token_id) };
         self.usage.completion_tokens = self.output.num_tokens();
         self.outlet.send(Event::Token { token_id, text: delta.text });
         delta.finish

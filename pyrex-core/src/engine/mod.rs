@@ -4,6 +4,7 @@
 //! [`core`] (the thread that owns the device: plan, [`runner`], [`sampler`], [`output`]) → [`event`] → [`handle`].
 //! The engine knows tensors and scheduling, but no wire format and no host language.
 
+pub mod constraint;
 mod core;
 pub mod event;
 pub mod handle;
@@ -17,11 +18,13 @@ mod runner;
 pub mod sampler;
 pub mod sampling;
 
+pub use constraint::{Constraint, Grammar, TokenConstraint, TokenMask};
 pub use event::{Event, EventSink, FinishReason, Timings, Usage};
 pub use handle::{Canceller, Completion, Next, RequestHandle};
 pub use memory::kv_bytes_per_token;
 pub use options::{ActivationDtype, DeviceChoice, EngineConfig, EngineOptions, ModelInput};
 pub use request::{Input, Request};
+pub use sampler::{Sampled, TokenLogprobs};
 pub use sampling::SamplingParams;
 
 use self::core::{Command, EngineCore};
@@ -138,12 +141,12 @@ impl Engine {
 
     fn enqueue(&self, request: Request, sink: Box<dyn EventSink>, canceller: Canceller) -> Result<()> {
         self.shared.board.check_open()?;
-        request.sampling.validate()?;
+        request.sampling.validate_for(self.shared.spec.vocab_size)?;
         let id = SequenceId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));
         let seed = RandomState::new().build_hasher().finish();
         let (outlet, submitted) = (Outlet::new(sink), Instant::now());
-        let Request { input, sampling } = request;
-        let ticket = Ticket { id, sampling, seed, outlet, canceller, submitted };
+        let Request { input, sampling, constraint } = request;
+        let ticket = Ticket { id, sampling, constraint, seed, outlet, canceller, submitted };
         // If the preparing thread were gone, the outlet that comes back would tell the sink when it is dropped.
         drop(self.shared.jobs.send(Job { input, ticket }));
         Ok(())

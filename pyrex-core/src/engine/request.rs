@@ -1,5 +1,6 @@
 //! [`Request`]: what a caller asks.
 
+use super::constraint::Constraint;
 use super::sampling::SamplingParams;
 use crate::prompt::{Chat, EncodedPrompt, Prompt};
 
@@ -10,6 +11,8 @@ pub struct Request {
     pub input: Input,
     /// How the answer is chosen, and when it ends.
     pub sampling: SamplingParams,
+    /// What the answer must look like, if the caller cares.
+    pub constraint: Option<Constraint>,
 }
 
 /// What is asked.
@@ -22,14 +25,19 @@ pub enum Input {
 }
 
 impl Request {
-    /// A request with the default sampling: greedy.
+    /// A request with the default sampling, greedy, and no constraint.
     pub fn new(input: impl Into<Input>) -> Self {
-        Self { input: input.into(), sampling: SamplingParams::default() }
+        Self { input: input.into(), sampling: SamplingParams::default(), constraint: None }
     }
 
     /// The same request with other sampling.
     pub fn with_sampling(self, sampling: SamplingParams) -> Self {
         Self { sampling, ..self }
+    }
+
+    /// The same request for an answer that keeps to a grammar or to a constraint of the caller's.
+    pub fn with_constraint(self, constraint: impl Into<Constraint>) -> Self {
+        Self { constraint: Some(constraint.into()), ..self }
     }
 }
 
