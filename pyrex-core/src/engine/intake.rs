@@ -1,7 +1,7 @@
 //! The preparing thread: prompts become ids and patches here, away from the caller and from the device.
 
 use super::Board;
-use super::constraint::{Constraint, TokenConstraint};
+use super::constraint::{Constraint, Constraints, TokenConstraint};
 use super::core::{Arrival, Command};
 use super::event::{Event, Outlet, Timings, Usage};
 use super::handle::Canceller;
@@ -42,6 +42,7 @@ pub(crate) struct Ticket {
 pub(crate) struct Intake {
     pub(crate) processor: Arc<dyn Processor>,
     pub(crate) spec: ModelSpec,
+    pub(crate) constraints: Constraints,
     pub(crate) config: EngineConfig,
     pub(crate) load_ms: f64,
     pub(crate) commands: Sender<Command>,
@@ -77,7 +78,8 @@ impl Intake {
         };
         check_encoded(&encoded, &self.spec)?;
         let max_tokens = self.room(encoded.input_ids.len(), ticket.sampling.max_tokens)?;
-        let constraint = ticket.constraint.as_ref().map(Constraint::open).transpose()?;
+        let constraint =
+            ticket.constraint.as_ref().map(|constraint| self.constraints.open(constraint)).transpose()?;
         Ok(Prepared { encoded, constraint, max_tokens, preprocess_ms: super::elapsed_ms(started) })
     }
 

@@ -7,6 +7,11 @@
 pub mod constraint;
 mod core;
 pub mod event;
+#[cfg(feature = "llguidance")]
+pub mod grammar;
+#[cfg(not(feature = "llguidance"))]
+#[path = "no_grammar.rs"]
+pub mod grammar;
 pub mod handle;
 mod intake;
 mod live;
@@ -32,6 +37,7 @@ use crate::error::{Error, Result};
 use crate::models::{self, LoadedModel, ModelSpec, Processor};
 use crate::prompt::{EncodedPrompt, Prompt};
 use crate::schedule::{Scheduler, SequenceId};
+use constraint::Constraints;
 use event::Outlet;
 use intake::{Intake, Job, Ticket};
 use options::ModelLoad;
@@ -104,6 +110,7 @@ impl Engine {
         let intake = Intake {
             processor: processor.clone(),
             spec: spec.clone(),
+            constraints: Constraints::new(processor.clone(), &spec.stop_ids),
             config,
             load_ms,
             commands: commands.clone(),
