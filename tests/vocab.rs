@@ -3,9 +3,11 @@
 //! llama.cpp's vectors and the reference agree in all of them, so each must be met.
 
 use candle_core::quantized::gguf_file::{Content, Value as Gguf};
+use pyrex_core::engine::grammar::GrammarCompiler;
 use pyrex_core::prompt::template::ChatTemplate;
 use pyrex_core::prompt::tokenizer::Tokenizer;
 use pyrex_core::prompt::{Chat, Content as Said, Message, Part};
+use pyrex_core::{Grammar, TokenMask};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
@@ -130,4 +132,26 @@ fn chat(row: &Value) -> Chat {
         tools: row["tools"].as_array().cloned().unwrap_or_default(),
         variables: row["variables"].as_object().cloned().unwrap_or_default(),
     }
+}
+
+#[test]
+fn a_schema_allows_the_tokens_that_the_text_is_made_of() {
+    const EOS: u32 = 1;
+    let tokenizer = tokenizer();
+    let vocabulary = tokenizer.detokenizer().vocabulary();
+    assert_eq!(vocabulary.len(), 262_144);
+    let compiler = GrammarCompiler::new(&vocabulary, &[EOS]).unwrap();
+    let schema = r#"{"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}"#;
+    let mut constraint = compiler.compile(&Grammar::JsonSchema(schema.to_owned())).unwrap();
+    let text = "{\n  \"name\": \"Grüße, 世界 🎉 \\n and the rest of it\"\n}";
+    let mut mask = TokenMask::new(vocabulary.len());
+    for id in tokenizer.encode(text).unwrap() {
+        mask.forbid_all();
+        constraint.allowed(&mut mask).unwrap();
+        assert!(mask.allows(id) && !mask.allows(EOS), "{:?}", tokenizer.id_to_token(id));
+        constraint.accept(id).unwrap();
+    }
+    mask.forbid_all();
+    constraint.allowed(&mut mask).unwrap();
+    assert!(mask.allows(EOS));
 }

@@ -63,7 +63,7 @@ enum Format {
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let sampling = arguments.sampling.params();
-    sampling.validate(usize::MAX).map_err(|error| Failure::Usage(error.to_string()))?;
+    sampling.validate().map_err(|error| Failure::Usage(error.to_string()))?;
     let prompt = arguments.prompt.prompt()?;
     let engine = Engine::open(EngineOptions {
         device: arguments.run.device,

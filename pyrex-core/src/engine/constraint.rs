@@ -3,10 +3,12 @@
 //! The sampler asks before every token which ids are allowed and hides the others; it tells the constraint what was
 //! chosen. A grammar is one kind of constraint; a caller may bring any other.
 
+use super::grammar::GrammarCompiler;
 use crate::error::{Error, Result};
+use crate::models::Processor;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Says, token by token, how an answer may go on.
 pub trait TokenConstraint: Send {
@@ -37,19 +39,6 @@ pub enum Constraint {
     Grammar(Grammar),
     /// The caller's own; called once for each request.
     Custom(Arc<dyn Fn() -> Box<dyn TokenConstraint> + Send + Sync>),
-}
-
-impl Constraint {
-    /// A fresh constraint for one request.
-    ///
-    /// # Errors
-    /// `Unsupported` for a grammar: this build compiles none.
-    pub(crate) fn open(&self) -> Result<Box<dyn TokenConstraint>> {
-        match self {
-            Self::Grammar(_) => Err(Error::unsupported("a grammar: this build has no compiler for it")),
-            Self::Custom(make) => guard(|| Ok(make())),
-        }
-    }
 }
 
 /// A grammar that the whole answer matches, special tokens apart.
@@ -140,6 +129,12 @@ impl TokenMask {
         self.trim();
     }
 
+    /// Takes every id out that is not in `others`.
+    pub fn forbid_others(&mut self, others: &Self) {
+        let others = others.words.iter().copied().chain(std::iter::repeat(0));
+        self.words.iter_mut().zip(others).for_each(|(word, other)| *word &= other);
+    }
+
     /// Hides the logits `[V]` of all ids that are not in.
     pub(crate) fn hide_others(&self, logits: &mut [f32]) {
         let mut chunks = logits.chunks_mut(BITS);
@@ -162,6 +157,33 @@ impl TokenMask {
             && !self.vocab_size.is_multiple_of(BITS)
         {
             *last &= (1 << (self.vocab_size % BITS)) - 1;
+        }
+    }
+}
+
+/// Opens the constraints of requests. What grammars need of the vocabulary is built when the first one comes.
+pub(crate) struct Constraints {
+    processor: Arc<dyn Processor>,
+    stop_ids: Vec<u32>,
+    compiler: OnceLock<Result<GrammarCompiler>>,
+}
+
+impl Constraints {
+    pub(crate) fn new(processor: Arc<dyn Processor>, stop_ids: &[u32]) -> Self {
+        Self { processor, stop_ids: stop_ids.to_vec(), compiler: OnceLock::new() }
+    }
+
+    /// A fresh constraint for one request.
+    ///
+    /// # Errors
+    /// As [`GrammarCompiler::compile`] for a grammar.
+    pub(crate) fn open(&self, constraint: &Constraint) -> Result<Box<dyn TokenConstraint>> {
+        let build = || guard(|| GrammarCompiler::new(&self.processor.vocabulary(), &self.stop_ids));
+        match constraint {
+            Constraint::Custom(make) => guard(|| Ok(make())),
+            Constraint::Grammar(grammar) => {
+                self.compiler.get_or_init(build).as_ref().map_err(Error::clone)?.compile(grammar)
+            }
         }
     }
 }

@@ -66,7 +66,7 @@ impl Request {
                 "num_completions is {found}, expected 1 to {most} (max_sequences)"
             )));
         }
-        self.sampling.validate(spec.vocab_size)
+        self.sampling.validate_for(spec.vocab_size)
     }
 
     /// The same request for an answer that keeps to a grammar or to a constraint of the caller's.

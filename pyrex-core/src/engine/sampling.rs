@@ -94,13 +94,25 @@ impl SamplingParams {
         self.temperature == 0.0
     }
 
-    /// Checks every parameter, and every token id against a vocabulary of `vocab_size`.
+    /// Checks everything, token ids against a vocabulary of `vocab_size`.
+    ///
+    /// # Errors
+    /// As [`validate`](Self::validate).
+    pub fn validate_for(&self, vocab_size: usize) -> Result<()> {
+        self.validate()?;
+        let known =
+            |id: &u32, name| check((*id as usize) < vocab_size, name, id, &format!("one below {vocab_size}"));
+        self.stop_token_ids.iter().try_for_each(|id| known(id, "a stop token id"))?;
+        self.logit_bias.iter().try_for_each(|(id, _)| known(id, "a token id of logit_bias"))
+    }
+
+    /// Checks what can be checked without a model.
     ///
     /// # Errors
     /// `InvalidRequest` naming the parameter, what it is and what it may be.
-    pub fn validate(&self, vocab_size: usize) -> Result<()> {
+    pub fn validate(&self) -> Result<()> {
         self.validate_filters()?;
-        self.validate_ends(vocab_size)?;
+        self.validate_ends()?;
         let r = self.repetition_penalty;
         check(r.is_finite() && r > 0.0, "repetition_penalty", &r, "a number above 0")?;
         for (name, penalty) in
@@ -110,7 +122,6 @@ impl SamplingParams {
         }
         at_most(self.logit_bias.len(), Self::MAX_LOGIT_BIASES, "logit_bias", "entries")?;
         for (token_id, bias) in &self.logit_bias {
-            check_id(*token_id, vocab_size, "a token id of logit_bias")?;
             let name = format!("logit_bias of token {token_id}");
             check((-100.0..=100.0).contains(bias), &name, bias, "a number from -100 to 100")?;
         }
@@ -134,7 +145,7 @@ impl SamplingParams {
         Ok(())
     }
 
-    fn validate_ends(&self, vocab_size: usize) -> Result<()> {
+    fn validate_ends(&self) -> Result<()> {
         if let Some(n) = self.max_tokens {
             check(n > 0, "max_tokens", &n, "at least 1")?;
             let expected = format!("at most max_tokens, which is {n}");
@@ -145,8 +156,7 @@ impl SamplingParams {
             check(!stop.is_empty(), "a stop string", &"empty", "at least one character")?;
             at_most(stop.len(), Self::MAX_STOP_STRING_BYTES, "a stop string", "bytes")?;
         }
-        at_most(self.stop_token_ids.len(), Self::MAX_STOP_TOKEN_IDS, "stop_token_ids", "ids")?;
-        self.stop_token_ids.iter().try_for_each(|id| check_id(*id, vocab_size, "a stop token id"))
+        at_most(self.stop_token_ids.len(), Self::MAX_STOP_TOKEN_IDS, "stop_token_ids", "ids")
     }
 }
 
@@ -160,24 +170,19 @@ fn at_most(found: usize, most: usize, name: &str, unit: &str) -> Result<()> {
     if found <= most { Ok(()) } else { Err(Error::invalid_request(message)) }
 }
 
-fn check_id(token_id: u32, vocab_size: usize, name: &str) -> Result<()> {
-    let expected = format_args!("one below {vocab_size}").to_string();
-    check((token_id as usize) < vocab_size, name, &token_id, &expected)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn refused(bad: SamplingParams, needle: &str) {
-        let error = bad.validate(100).expect_err(needle);
+        let error = bad.validate_for(100).expect_err(needle);
         assert!(error.message().starts_with(needle), "{error}");
     }
 
     #[test]
     fn bad_filters_are_named_with_their_value() {
         let good = SamplingParams::default();
-        good.validate(100).expect("the default is valid");
+        good.validate_for(100).expect("the default is valid");
         for temperature in [-1.0, f32::NAN, f32::INFINITY] {
             refused(SamplingParams { temperature, ..good.clone() }, "temperature is");
         }
@@ -221,6 +226,6 @@ mod tests {
         refused(biased(vec![(100, 1.0)]), "a token id of logit_bias is 100, expected one below 100");
         refused(biased(vec![(0, 1.0); 4097]), "logit_bias has 4097 entries");
         refused(SamplingParams { logprobs: Some(21), ..good.clone() }, "logprobs is 21, expected at most 20");
-        biased(vec![(99, 100.0), (0, -100.0)]).validate(100).expect("the bounds are valid");
+        biased(vec![(99, 100.0), (0, -100.0)]).validate_for(100).expect("the bounds are valid");
     }
 }

@@ -11,7 +11,7 @@ pub mod scripted;
 use crate::batch::{Batch, ImageBatch};
 use crate::error::Result;
 use crate::kv::{KvLayout, KvPool};
-use crate::prompt::detokenizer::Detokenizer;
+use crate::prompt::detokenizer::{Detokenizer, TokenBytes};
 use crate::prompt::{EncodedPrompt, Patches, Prompt};
 use crate::trace::Tap;
 use candle_core::{DType, Device, Tensor};
@@ -54,6 +54,11 @@ pub trait Processor: Send + Sync {
 
     /// A fresh stream from ids to text.
     fn detokenizer(&self) -> Detokenizer;
+
+    /// What every id says, by id; special tokens say nothing. Takes a while: for whoever keeps it, as grammars do.
+    fn vocabulary(&self) -> Vec<TokenBytes> {
+        self.detokenizer().vocabulary()
+    }
 }
 
 /// What the engine must know about a model.

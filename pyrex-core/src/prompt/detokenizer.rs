@@ -24,6 +24,9 @@ enum Vocabulary {
     Pieces(Arc<[String]>),
 }
 
+/// What a token says as bytes; `None` if it says nothing, as special tokens do.
+pub type TokenBytes = Option<Box<[u8]>>;
+
 /// What a token says.
 enum Piece {
     Text(String),
@@ -74,6 +77,11 @@ impl Detokenizer {
         }
     }
 
+    /// What every id says, by id: its bytes, or nothing for special tokens and ids that the vocabulary does not have.
+    pub fn vocabulary(&self) -> Vec<TokenBytes> {
+        (0..self.vocabulary.num_ids()).map(|id| self.vocabulary.piece(id).into_bytes()).collect()
+    }
+
     /// The text that was held back when the stream ends.
     pub fn finish(&mut self) -> String {
         match std::mem::take(&mut self.run) {
@@ -113,7 +121,27 @@ impl ByteRun {
     }
 }
 
+impl Piece {
+    fn into_bytes(self) -> TokenBytes {
+        match self {
+            Self::Text(text) => Some(text.into_bytes().into()),
+            Self::Byte(byte) => Some([byte].into()),
+            Self::Nothing => None,
+        }
+    }
+}
+
 impl Vocabulary {
+    /// One more than the highest id.
+    fn num_ids(&self) -> u32 {
+        match self {
+            Self::Pieces(pieces) => pieces.len() as u32,
+            Self::Tokenizer(tokenizer) => {
+                tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id + 1)
+            }
+        }
+    }
+
     fn piece(&self, id: u32) -> Piece {
         match self {
             Self::Pieces(pieces) => match pieces.get(id as usize) {
@@ -168,6 +196,14 @@ mod tests {
         let mut parts: Vec<String> = ids.iter().map(|&id| detokenizer.push(id)).collect();
         parts.push(detokenizer.finish());
         parts
+    }
+
+    #[test]
+    fn the_vocabulary_is_what_every_id_says() {
+        let pieces = ["<0xC3>", "a", "", " b"].map(String::from);
+        let vocabulary = Detokenizer::from_pieces(pieces.into()).vocabulary();
+        let says = |text: &[u8]| Some(Box::from(text));
+        assert_eq!(vocabulary, [says(b"\xc3"), says(b"a"), says(b""), says(b" b")]);
     }
 
     #[test]
