@@ -123,6 +123,8 @@ fn open(arguments: &Arguments) -> Result<Engine, Failure> {
             Format::Dummy => LoadFormat::Dummy,
         },
         max_model_len: (longest > EngineOptions::DEFAULT_MAX_MODEL_LEN).then_some(longest),
+        // Every run asks the same: a prompt that is remembered has no prefill.
+        prefix_cache: false,
         progress: progress::on_terminal(),
         ..options
     })?)
