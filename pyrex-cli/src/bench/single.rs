@@ -1,0 +1,166 @@
+//! One request at a time: loading, the vision tower, prefill, decode, and memory.
+//!
+//! One warm-up request, then [`NUM_RUNS`] of the same; each figure is the median. The answer goes on past stop tokens.
+//! After each run the machine's memory is read for a moment: decoding is bound by reading weights, and how fast memory is
+//! changes with whatever else the machine does.
+
+use super::machine::{Reader, peak_rss_bytes};
+use super::{
+    Arguments, IMAGE_ROOM, NUM_RUNS, Setup, answer_of, made_up_ids, median, open, room_for, with_head,
+};
+use crate::fail::Failure;
+use pyrex_core::{Chat, Completion, EncodedPrompt, Engine, Message, Prompt, Request, describe};
+use serde_json::{Value, json};
+use std::io::{Write, stdout};
+use std::time::Instant;
+
+/// The medians over all runs.
+#[derive(Default)]
+struct Figures {
+    load_ms: f64,
+    preprocess_ms: f64,
+    encode_images_ms: f64,
+    prefill_ms: f64,
+    decode_ms: f64,
+    ttft_ms: f64,
+    prompt_tokens: usize,
+    image_tokens: usize,
+    completion_tokens: usize,
+    peak_rss_bytes: Option<u64>,
+    /// Bytes of weights that one decoded token reads.
+    decode_bytes: u64,
+    /// Bytes per second of reading memory, between the runs.
+    read_bytes_per_s: f64,
+}
+
+/// Runs the mode.
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let max_model_len = room_for(arguments.prompt_tokens + arguments.max_tokens + IMAGE_ROOM);
+    let engine = open(arguments, Setup { max_model_len, ..Setup::default() })?;
+    let (preprocess_ms, prompt) = prompt(&engine, arguments)?;
+    let measure = || -> Result<Completion, Failure> {
+        let request = Request::new(prompt.clone()).with_sampling(answer_of(arguments.max_tokens));
+        Ok(engine.submit(request)?.wait()?)
+    };
+    measure()?;
+    let peak_rss_bytes = peak_rss_bytes();
+    let reader = Reader::new(arguments.threads.num_threads);
+    let (mut runs, mut reads) = (Vec::new(), Vec::new());
+    for _ in 0..NUM_RUNS {
+        runs.push(measure()?);
+        reads.push(reader.bytes_per_s());
+    }
+    let decode_bytes = describe(&arguments.model.source()?)?.decode_bytes;
+    let figures = Figures {
+        preprocess_ms,
+        peak_rss_bytes,
+        decode_bytes,
+        read_bytes_per_s: median(reads),
+        ..medians(&runs)
+    };
+    match arguments.json {
+        true => Ok(writeln!(stdout(), "{}", as_json(arguments, &figures))?),
+        false => print(&figures),
+    }
+}
+
+/// The picture if there is one, then ordinary ids up to the length asked for; and how long that took.
+fn prompt(engine: &Engine, arguments: &Arguments) -> Result<(f64, EncodedPrompt), Failure> {
+    let started = Instant::now();
+    let mut encoded = match &arguments.image {
+        None => EncodedPrompt::default(),
+        Some(picture) => {
+            let message = Message::parts("user", vec![picture.to_part()]);
+            engine.encode(&Prompt::Chat(Chat::new(vec![message])))?
+        }
+    };
+    let preprocess_ms = started.elapsed().as_secs_f64() * 1e3;
+    let ids = made_up_ids(engine, 0, arguments.prompt_tokens);
+    encoded.input_ids.extend(ids.iter().skip(encoded.input_ids.len()));
+    Ok((preprocess_ms, encoded))
+}
+
+/// The medians of what the engine measures itself.
+fn medians(runs: &[Completion]) -> Figures {
+    let of = |figure: fn(&Completion) -> f64| median(runs.iter().map(figure).collect());
+    let usage = runs[0].usage;
+    Figures {
+        load_ms: of(|run| run.timings.load_ms),
+        encode_images_ms: of(|run| run.timings.encode_images_ms),
+        prefill_ms: of(|run| run.timings.prefill_ms),
+        decode_ms: of(|run| run.timings.decode_ms),
+        ttft_ms: of(|run| run.timings.ttft_ms),
+        prompt_tokens: usage.prompt_tokens,
+        image_tokens: usage.image_tokens,
+        completion_tokens: usage.completion_tokens,
+        ..Figures::default()
+    }
+}
+
+impl Figures {
+    fn prefill_tokens_per_s(&self) -> f64 {
+        self.prompt_tokens as f64 / self.prefill_ms * 1e3
+    }
+
+    /// Bytes of weights per second while decoding.
+    fn decode_bytes_per_s(&self) -> Option<f64> {
+        self.decode_tokens_per_s().map(|rate| rate * self.decode_bytes as f64)
+    }
+
+    /// The first token belongs to the prefill.
+    fn decode_tokens_per_s(&self) -> Option<f64> {
+        let steps = self.completion_tokens - 1;
+        (steps > 0).then(|| steps as f64 / self.decode_ms * 1e3)
+    }
+}
+
+fn print(figures: &Figures) -> Result<(), Failure> {
+    let mut out = stdout();
+    writeln!(out, "load         {:10.1} ms", figures.load_ms)?;
+    if figures.image_tokens > 0 {
+        writeln!(out, "preprocess   {:10.1} ms", figures.preprocess_ms)?;
+        writeln!(
+            out,
+            "vision       {:10.1} ms     {} soft tokens",
+            figures.encode_images_ms, figures.image_tokens
+        )?;
+    }
+    writeln!(
+        out,
+        "prefill      {:10.1} tok/s  {} tokens",
+        figures.prefill_tokens_per_s(),
+        figures.prompt_tokens
+    )?;
+    if let Some(rate) = figures.decode_tokens_per_s() {
+        writeln!(out, "decode       {rate:10.1} tok/s  {} tokens", figures.completion_tokens)?;
+    }
+    if let Some(rate) = figures.decode_bytes_per_s() {
+        let share = rate / figures.read_bytes_per_s * 100.0;
+        writeln!(out, "  weights    {:10.1} GB/s   {share:.0} % of reading memory", rate / 1e9)?;
+    }
+    writeln!(out, "first token  {:10.1} ms", figures.ttft_ms)?;
+    if let Some(bytes) = figures.peak_rss_bytes {
+        writeln!(out, "peak memory  {:10.1} MiB", bytes as f64 / f64::from(1 << 20))?;
+    }
+    Ok(())
+}
+
+fn as_json(arguments: &Arguments, figures: &Figures) -> Value {
+    let figures = json!({
+        "prompt_tokens": figures.prompt_tokens,
+        "image_tokens": figures.image_tokens,
+        "completion_tokens": figures.completion_tokens,
+        "load_ms": figures.load_ms,
+        "preprocess_ms": figures.preprocess_ms,
+        "encode_images_ms": figures.encode_images_ms,
+        "prefill_ms": figures.prefill_ms,
+        "prefill_tokens_per_s": figures.prefill_tokens_per_s(),
+        "decode_ms": figures.decode_ms,
+        "decode_tokens_per_s": figures.decode_tokens_per_s(),
+        "decode_bytes_per_s": figures.decode_bytes_per_s(),
+        "read_bytes_per_s": figures.read_bytes_per_s,
+        "ttft_ms": figures.ttft_ms,
+        "peak_rss_bytes": figures.peak_rss_bytes,
+    });
+    with_head(arguments, figures)
+}
