@@ -2,8 +2,9 @@
 
 use super::Clip;
 use crate::ops::simd::Level;
-use crate::ops::simd::dot::{Dot, DotRows, Weight};
+use crate::ops::simd::dot::{Dot, DotRows};
 use crate::ops::simd::math::{Function, Map};
+use crate::ops::simd::weight::Weight;
 use rayon::prelude::*;
 
 /// Weights one task reads: long against a fork and a join, short enough to share out evenly.
