@@ -166,7 +166,7 @@ mod tests {
         assert_eq!((all.num_steps, all.num_tokens), (3, 9));
         assert!((all.step_ms() - 10.0).abs() < 1e-9 && (all.tokens_per_s() - 300.0).abs() < 1e-6);
         assert!((all.wall_overhead() - 0.1).abs() < 1e-9);
-        for none in [&[1..4, 4..8][..], &[1..6, 4..8], &[1..3], &[1..9, 4..4], &[]] {
+        for none in [&[1..4, 4..8][..], &[1..6, 4..8], &[1..3, 1..3], &[1..9, 4..4], &[]] {
             assert!(phase(none).is_none(), "{none:?}");
         }
     }
