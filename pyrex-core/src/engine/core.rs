@@ -148,7 +148,13 @@ impl EngineCore {
             else {
                 return Err(Error::internal("a sequence was planned that is not live"));
             };
-            parts.push(Part { chunk, sequence, images: &live.images, control: &live.control });
+            parts.push(Part {
+                chunk,
+                sequence,
+                images: &live.images,
+                control: &live.control,
+                span: &live.span,
+            });
         }
         let encoding = Instant::now();
         let features = self.runner.encode_images(&parts)?;
