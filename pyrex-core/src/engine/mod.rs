@@ -29,6 +29,7 @@ pub mod sampler;
 pub mod sampling;
 pub mod session;
 pub mod stats;
+mod upkeep;
 
 pub use constraint::{Constraint, Grammar, TokenConstraint, TokenMask};
 pub use control::RequestControl;
