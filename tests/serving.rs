@@ -503,6 +503,42 @@ fn logits_that_are_no_numbers_fail_their_request_and_no_other() {
     assert_eq!(answer(&engine, "good"), "fine");
 }
 
+#[test]
+fn r24_a_step_that_runs_out_of_memory_is_done_again_in_parts() {
+    // Room for one sequence at a time: company fails, and nobody is guilty.
+    let engine =
+        changed(Script::of(&[("a", "first"), ("b", "second"), ("c", "third")]), |batch, logits| match batch
+            .queries
+            .query_start
+            .dims1()?
+        {
+            2 => Ok(logits),
+            _ => Err(pyrex_core::Error::out_of_memory("no room for two")),
+        });
+    let handles = ["a", "b", "c"].map(|prompt| submit(&engine, text(prompt)));
+    assert_eq!(handles.map(|handle| done(handle).text), ["first", "second", "third"]);
+    // One that fails alone is the guilty one.
+    let engine = changed(Script::of(&[("a", "first")]), |batch, logits| {
+        match batch.input_ids.to_vec1::<u32>()?.contains(&u32::from(b'b')) {
+            true => Err(pyrex_core::Error::out_of_memory("no room for b")),
+            false => Ok(logits),
+        }
+    });
+    let [a, b] = ["a", "b"].map(|prompt| submit(&engine, text(prompt)));
+    assert_eq!((done(a).text.as_str(), failure(b).kind()), ("first", ErrorKind::OutOfMemory));
+    all_is_free(&engine);
+}
+
+#[test]
+fn an_engine_can_be_shared_and_a_handle_sent() {
+    fn shared<T: Clone + Send + Sync>() {}
+    fn sent<T: Send>() {}
+    shared::<Engine>();
+    shared::<pyrex_core::RequestControl>();
+    shared::<pyrex_core::Session>();
+    sent::<RequestHandle>();
+}
+
 /// Counts the prompts that were prepared.
 struct Counting {
     inner: Arc<dyn Processor>,
@@ -626,7 +662,7 @@ fn logprobs_come_with_their_tokens() {
 }
 
 #[test]
-fn r24_zero_negative_and_huge_parameters_are_refused_with_their_names() {
+fn r24_r27_zero_negative_and_huge_parameters_are_refused_with_their_names() {
     let engine = open(Script::of(&[("p", "q")]));
     let refused = |request: Request, name: &str| {
         let error = engine.submit(request).expect_err(name);
