@@ -106,11 +106,16 @@ fn matmul_agrees_with_its_reference() {
         (5, 95, 9),
         (7, 100, 3),
         (8, 256, 130),
-        // More activations than a first-level cache holds: other kernels, with several rows of weights at once.
+        // More activations than a first-level cache holds: blocks of columns, and a last block that is short.
         (1, 7300, 6),
         (2, 3701, 7),
         (3, 2500, 5),
+        (4, 1793, 100),
         (8, 1900, 3),
+        (13, 2047, 61),
+        (32, 911, 49),
+        (64, 64, 64),
+        (65, 64, 64),
         (9, 64, 64),
         (9, 1, 1),
         (15, 515, 63),
@@ -127,6 +132,29 @@ fn matmul_agrees_with_its_reference() {
             }
         }
     });
+}
+
+#[test]
+fn matmul_of_up_to_64_rows_gives_a_row_the_same_bits_in_any_company() {
+    for level in Level::all() {
+        for (weight_dtype, cols) in [(DType::BF16, 1900), (DType::F32, 77), (DType::F16, 500)] {
+            let x = noise(&[64, cols], 21);
+            let weight = Matrix::from_tensor(&noise_as(weight_dtype, &[101, cols], 22)).expect("a matrix");
+            let product = |first: usize, rows: usize| {
+                let x = x.narrow(0, first, rows).expect("inside");
+                values(&matmul_at(level, &x, &weight, &Clip::NONE).expect("fits"))
+            };
+            let all = product(0, 64);
+            for (first, rows) in [(0, 1), (63, 1), (7, 2), (20, 3), (5, 4), (40, 5), (9, 8), (30, 31)] {
+                let alone = product(first, rows);
+                assert_eq!(
+                    alone,
+                    all[first * 101..][..alone.len()],
+                    "{level:?} {weight_dtype:?} {rows} rows"
+                );
+            }
+        }
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use pyrex_core::Result;
-use pyrex_core::ops::attention::segment_attention;
+use pyrex_core::ops::attention::{PagedKv, Queries, paged_attention, segment_attention};
 use pyrex_core::ops::{Matrix, activation, matmul, rms_norm};
 use rayon::prelude::*;
 use std::hint::black_box;
@@ -16,11 +16,13 @@ const COLD_BYTES: usize = 400 << 20;
 fn main() -> Result<()> {
     let wanted = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
     type Section = (&'static str, fn() -> Result<()>);
-    let sections: [Section; 5] = [
+    let sections: [Section; 7] = [
         ("bandwidth", bandwidth),
         ("matvec", matvec),
+        ("batch", batch),
         ("gemm", gemm),
         ("attention", attention),
+        ("decode", decode),
         ("rows", rows),
     ];
     for (name, run) in sections {
@@ -77,7 +79,7 @@ fn matvec() -> Result<()> {
             let weights = (0..COLD_BYTES.div_ceil(bytes))
                 .map(|_| Matrix::from_tensor(&weight))
                 .collect::<Result<Vec<_>>>()?;
-            for (tokens, threads) in [(1, 1), (1, 2), (2, 2), (4, 2), (8, 2), (16, 2)] {
+            for (tokens, threads) in [(1, 1), (1, 2), (2, 2)] {
                 if dtype != DType::BF16 && (tokens, threads) != (1, 2) {
                     continue;
                 }
@@ -91,6 +93,39 @@ fn matvec() -> Result<()> {
                     rate / 1e9
                 );
             }
+        }
+    }
+    Ok(())
+}
+
+/// One token each of several sequences: weights in no cache, two threads.
+fn batch() -> Result<()> {
+    let pool = pool(2);
+    for (rows, cols) in [(6144, 1536), (1536, 6144), (12288, 1536), (1536, 12288)] {
+        let (plain, bytes) = (noise((rows, cols), DType::F32)?, rows * cols * 2);
+        let weight = plain.to_dtype(DType::BF16)?;
+        let copies = COLD_BYTES.div_ceil(2 * bytes);
+        let plain = (0..copies).map(|_| plain.copy()).collect::<candle_core::Result<Vec<_>>>()?;
+        let ours = (0..2 * copies).map(|_| Matrix::from_tensor(&weight)).collect::<Result<Vec<_>>>()?;
+        for tokens in [1, 2, 4, 8, 16, 32] {
+            let x = noise((tokens, cols), DType::F32)?;
+            let (mut plain_in_turn, mut ours_in_turn) = (plain.iter().cycle(), ours.iter().cycle());
+            let theirs = pool.install(|| {
+                best(4 * copies, || {
+                    plain_in_turn.next().map(|weight| x.matmul(&weight.t().expect("two axes")))
+                })
+            });
+            let ours = pool.install(|| {
+                best(8 * copies, || ours_in_turn.next().map(|weight| matmul::matmul(&x, weight)))
+            });
+            let flops = (2 * tokens * rows * cols) as f64 / 1e9;
+            println!(
+                "  [{rows:5}, {cols:5}] × {tokens:2} rows, 2 threads: bf16 {:6.0} µs, {:5.1} GB/s, {:5.1} GFLOP/s; gemm crate f32 {:5.1} GFLOP/s",
+                ours * 1e6,
+                bytes as f64 / ours / 1e9,
+                flops / ours,
+                flops / theirs
+            );
         }
     }
     Ok(())
@@ -143,22 +178,64 @@ fn attention() -> Result<()> {
     Ok(())
 }
 
+/// One query each of several sequences over a paged cache that is in no other.
+fn decode() -> Result<()> {
+    const BLOCK_SIZE: usize = 16;
+    for (sequences, context, head_dim) in
+        [(1usize, 1000usize, 256usize), (1, 1000, 512), (16, 512, 256), (16, 1000, 256), (16, 1000, 512)]
+    {
+        let blocks = context.div_ceil(BLOCK_SIZE);
+        let slots = sequences * blocks * BLOCK_SIZE;
+        let bytes = 2 * sequences * context * head_dim * 4;
+        let pool_of = |_| Tensor::randn(0f32, 1.0, (slots, 1, head_dim), &Device::Cpu);
+        let copies = COLD_BYTES.div_ceil(bytes).min(100);
+        let pools = (0..2 * copies).map(pool_of).collect::<candle_core::Result<Vec<_>>>()?;
+        let tables = Tensor::arange(0, (sequences * blocks) as u32, &Device::Cpu)?;
+        let tables = tables.reshape((blocks, sequences))?.t()?.contiguous()?;
+        let queries = Queries {
+            positions: Tensor::full(context as u32 - 1, sequences, &Device::Cpu)?,
+            query_start: Tensor::arange(0, sequences as u32 + 1, &Device::Cpu)?,
+        };
+        let q = Tensor::randn(0f32, 1.0, (sequences, 8, head_dim), &Device::Cpu)?;
+        for threads in [1, 2] {
+            let mut pools_in_turn = pools.chunks(2).cycle();
+            let mut run = || {
+                pools_in_turn.next().map(|kv| {
+                    let (keys, values, block_size) = (&kv[0], &kv[1], BLOCK_SIZE);
+                    let kv = PagedKv { keys, values, block_tables: &tables, block_size };
+                    paged_attention(&q, &kv, &queries, None, 1.0).expect("the shapes fit")
+                })
+            };
+            let seconds = pool(threads).install(|| best(4 * copies, &mut run));
+            println!(
+                "  {sequences:2} × {context:4} keys of {head_dim}, 8 heads, {threads} threads: {:6.0} µs, {:5.1} GB/s",
+                seconds * 1e6,
+                bytes as f64 / seconds / 1e9
+            );
+        }
+    }
+    Ok(())
+}
+
 fn rows() -> Result<()> {
-    let (x, y) = (noise((512, 6144), DType::F32)?, noise((512, 6144), DType::F32)?);
-    let weight = Tensor::ones(6144, DType::F32, &Device::Cpu)?;
-    let bytes = (512 * 6144 * 4) as f64;
-    for threads in [1, 2] {
-        let pool = pool(threads);
-        let norm = pool
-            .install(|| best(20, || rms_norm::rms_norm(&x, Some(&weight), 1e-6).expect("the shapes fit")));
-        let gelu = pool.install(|| best(20, || activation::gelu_mul(&x, &y).expect("the shapes fit")));
-        println!(
-            "  [512, 6144] f32, {threads} threads: rms_norm {:5.2} ms ({:.1} GB/s), gelu_mul {:5.2} ms ({:.1} GB/s)",
-            norm * 1e3,
-            2.0 * bytes / norm / 1e9,
-            gelu * 1e3,
-            3.0 * bytes / gelu / 1e9
-        );
+    for rows in [512, 16] {
+        let (x, y) = (noise((rows, 6144), DType::F32)?, noise((rows, 6144), DType::F32)?);
+        let weight = Tensor::ones(6144, DType::F32, &Device::Cpu)?;
+        let bytes = (rows * 6144 * 4) as f64;
+        for threads in [1, 2] {
+            let pool = pool(threads);
+            let norm = pool.install(|| {
+                best(20, || rms_norm::rms_norm(&x, Some(&weight), 1e-6).expect("the shapes fit"))
+            });
+            let gelu = pool.install(|| best(20, || activation::gelu_mul(&x, &y).expect("the shapes fit")));
+            println!(
+                "  [{rows}, 6144] f32, {threads} threads: rms_norm {:5.0} µs ({:.1} GB/s), gelu_mul {:5.0} µs ({:.1} GB/s)",
+                norm * 1e6,
+                2.0 * bytes / norm / 1e9,
+                gelu * 1e6,
+                3.0 * bytes / gelu / 1e9
+            );
+        }
     }
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! Attention on the CPU: tiles of queries over tiles of keys, with an online softmax and no matrix of scores.
 
 use crate::ops::simd::attend::{Attend, KEY_TILE, Lanes, Softmax};
-use crate::ops::simd::dot::Weight;
 use crate::ops::simd::tile::Panel;
+use crate::ops::simd::weight::Weight;
 use crate::ops::simd::{AlignedBuffer, Level};
 use rayon::prelude::*;
 use std::ops::Range;

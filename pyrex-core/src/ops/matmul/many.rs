@@ -1,9 +1,9 @@
 //! Many rows: blocks of weights are widened into scratch and multiplied with panels of activations.
 
 use super::Clip;
-use crate::ops::simd::dot::Weight;
 use crate::ops::simd::math::{Function, Map};
 use crate::ops::simd::tile::{Accumulate, Panel, Panels, fill_lane};
+use crate::ops::simd::weight::Weight;
 use crate::ops::simd::{AlignedBuffer, Level};
 use rayon::prelude::*;
 

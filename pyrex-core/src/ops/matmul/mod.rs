@@ -6,10 +6,13 @@ mod many;
 use super::host::{float_view, tensor_of};
 use super::matrix::HostElements;
 use super::simd::Level;
-use super::simd::dot::{MAX_ROWS, Weight};
+use super::simd::weight::Weight;
 use super::{Matrix, has_kernel};
 use crate::error::{Error, Result};
 use candle_core::{DType, Tensor};
+
+/// Up to how many rows [`few`] is the faster, measured from 1 to 512.
+const FEW_ROWS: usize = 64;
 
 /// Bounds of a clipped linear: what its input and its output are clamped to.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -71,7 +74,7 @@ pub fn matmul_at(level: Level, x: &Tensor, weight: &Matrix, clip: &Clip) -> Resu
 }
 
 fn run<W: Weight>(level: Level, x: &[f32], weights: &[W], cols: usize, clip: &Clip, out: &mut [f32]) {
-    if x.len() / cols <= MAX_ROWS {
+    if x.len() / cols <= FEW_ROWS {
         few::matmul(level, x, weights, cols, clip, out);
     } else {
         many::matmul(level, x, weights, cols, clip, out);

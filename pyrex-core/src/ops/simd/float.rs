@@ -114,7 +114,7 @@ fn rounded_bits(x: f32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::simd::dot::Weight;
+    use crate::ops::simd::weight::Weight;
 
     #[test]
     fn every_bf16_and_f16_widens_exactly() {

@@ -8,6 +8,7 @@ pub mod dot;
 pub mod float;
 pub mod math;
 pub mod tile;
+pub mod weight;
 
 use pulp::WithSimd;
 
