@@ -211,9 +211,11 @@ impl Simulation {
         }
     }
 
-    /// Nobody that can be planned waits while a later one begins.
+    /// The first that can be planned does not give way, and nobody that can be planned waits while a later one begins.
     fn check_order(&self, ran: &HashSet<SequenceId>) {
         let able: Vec<_> = self.scheduler.sequences().filter(|sequence| !sequence.paused).collect();
+        let kept = able.first().is_none_or(|first| first.is_running() || !ran.contains(&first.id));
+        assert!(kept, "{:?} gives way, though nobody comes before it", able[0].id);
         let waiting = able.iter().find(|sequence| !sequence.is_running());
         let began = able.iter().rfind(|sequence| sequence.is_running() && !ran.contains(&sequence.id));
         if let (Some(waiting), Some(began)) = (waiting, began) {
