@@ -1,16 +1,9 @@
 //! What the cache promises: prefixes found again, windows that give back, blocks that only their holder writes.
 
-<<<<<<< HEAD
-use super::super::prefix::Digest;
-use super::super::sequence::ImageSpan;
-use super::super::simulation::{Groups, Storage, check_holders, digests, id, sequence};
-use super::*;
-=======
 use super::*;
 use crate::schedule::prefix::Digest;
 use crate::schedule::sequence::ImageSpan;
 use crate::schedule::simulation::{Groups, Storage, check_holders, digests, id, sequence};
->>>>>>> sched-tests
 
 const BLOCK: usize = 4;
 

@@ -11,16 +11,10 @@ use std::collections::{HashMap, VecDeque};
 
 const BLOCK: usize = 4;
 
-<<<<<<< HEAD
-/// What fails becomes a named test: no file of seeds.
-fn config() -> ProptestConfig {
-    ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
-=======
 /// More cases than usual, as they are short. What fails becomes a named test: no file of seeds.
 fn config() -> ProptestConfig {
     let default = ProptestConfig::default();
     ProptestConfig { cases: 4 * default.cases, failure_persistence: None, ..default }
->>>>>>> sched-tests
 }
 
 // The allocator: a list of counts, and a queue.

@@ -1,12 +1,7 @@
 //! What the scheduler promises: who runs, in what order, and who gives way.
 
-<<<<<<< HEAD
-use super::super::simulation::{Groups, Simulation, id};
-use super::*;
-=======
 use super::*;
 use crate::schedule::simulation::{Groups, Simulation, digests, id, sequence};
->>>>>>> sched-tests
 
 const BLOCK: usize = 4;
 
@@ -44,13 +39,10 @@ fn planned(plan: &Plan) -> Vec<(SequenceId, usize)> {
     plan.chunks.iter().map(|chunk| (chunk.sequence_id, chunk.positions.len())).collect()
 }
 
-<<<<<<< HEAD
-=======
 fn sequence_of(simulation: &Simulation, id: SequenceId) -> &Sequence {
     simulation.scheduler.get(id).expect("it was added, and not removed")
 }
 
->>>>>>> sched-tests
 fn running(simulation: &Simulation) -> Vec<SequenceId> {
     simulation.running().collect()
 }
@@ -77,11 +69,7 @@ fn chunks_cover_each_position_once_whatever_the_budget() {
             }
         }
         assert_eq!(next, [37, 1, 18], "budget {budget}");
-<<<<<<< HEAD
-        assert!(ids.iter().all(|id| simulation.scheduler.get(*id).unwrap().num_pending_tokens() == 0));
-=======
         assert!(ids.iter().all(|id| sequence_of(&simulation, *id).num_pending_tokens() == 0));
->>>>>>> sched-tests
     }
 }
 
@@ -115,17 +103,10 @@ fn a_step_takes_no_more_sequences_than_allowed() {
 
 #[test]
 fn limits_of_zero_count_as_one() {
-<<<<<<< HEAD
-    let cache = BlockCache::new(&[(None, 8)], BLOCK, super::super::simulation::digests(), true);
-    let limits = StepLimits { max_batch_tokens: 0, max_sequences: 0 };
-    let mut scheduler = Scheduler::new(limits, cache);
-    scheduler.add(super::super::simulation::sequence(id(0, 0, 0), vec![1, 2]));
-=======
     let cache = BlockCache::new(&[(None, 8)], BLOCK, digests(), true);
     let limits = StepLimits { max_batch_tokens: 0, max_sequences: 0 };
     let mut scheduler = Scheduler::new(limits, cache);
     scheduler.add(sequence(id(0, 0, 0), vec![1, 2]));
->>>>>>> sched-tests
     assert_eq!(planned(&scheduler.plan()), [(id(0, 0, 0), 1)]);
 }
 
@@ -154,8 +135,6 @@ fn one_begins_beside_others_only_with_a_block_to_spare_for_each() {
 }
 
 #[test]
-<<<<<<< HEAD
-=======
 fn who_is_alone_begins_though_not_all_of_it_has_room() {
     let mut simulation = simulation(8, 8, 3);
     let a = add(&mut simulation, &[20])[0];
@@ -174,7 +153,6 @@ fn nobody_begins_when_the_budget_is_spent() {
 }
 
 #[test]
->>>>>>> sched-tests
 fn a_higher_priority_goes_first_and_takes_from_lower() {
     let mut simulation = simulation(64, 8, 8);
     let (low, high) = (id(-1, 0, 0), id(1, 9, 0));
@@ -187,11 +165,7 @@ fn a_higher_priority_goes_first_and_takes_from_lower() {
     simulation.scheduler.remove(high);
     // All 15 tokens, the generated one among them; what the other has not taken is remembered.
     assert_eq!(planned(&simulation.step_and_sample()), [(low, 7)]);
-<<<<<<< HEAD
-    assert_eq!(simulation.scheduler.get(low).unwrap().num_computed_tokens, 15);
-=======
     assert_eq!(sequence_of(&simulation, low).num_computed_tokens, 15);
->>>>>>> sched-tests
 }
 
 #[test]
@@ -297,8 +271,6 @@ fn paused_sequences_are_not_planned_and_give_way_first() {
 }
 
 #[test]
-<<<<<<< HEAD
-=======
 fn of_the_paused_the_last_gives_way_first_and_then_the_last_of_the_others() {
     let mut simulation = simulation(64, 8, 10);
     let [a, b, c, d] = add(&mut simulation, &[4, 4, 4, 2])[..] else { panic!("four were added") };
@@ -315,7 +287,6 @@ fn of_the_paused_the_last_gives_way_first_and_then_the_last_of_the_others() {
 }
 
 #[test]
->>>>>>> sched-tests
 fn one_begins_at_the_cost_of_a_paused_one_of_any_priority() {
     let mut simulation = simulation(64, 8, 6);
     let paused = id(5, 0, 0);
@@ -430,11 +401,7 @@ fn a_sequence_is_never_planned_beyond_what_is_reserved() {
         assert_eq!(simulation.step_and_sample().chunks.len(), 1);
     }
     assert_eq!(simulation.step_and_sample(), Plan::default());
-<<<<<<< HEAD
-    assert_eq!(simulation.scheduler.get(a).unwrap().num_computed_tokens, 12);
-=======
     assert_eq!(sequence_of(&simulation, a).num_computed_tokens, 12);
->>>>>>> sched-tests
 }
 
 #[test]
@@ -460,9 +427,5 @@ fn hits_and_preemptions_are_counted() {
     simulation.step_and_sample();
     let counts = simulation.scheduler.counts();
     assert_eq!(counts, SchedulerCounts { prefix_tokens: 41, prefix_hit_tokens: 8, preemptions: 2 });
-<<<<<<< HEAD
-    assert!(!simulation.scheduler.get(a).unwrap().is_running());
-=======
     assert!(!sequence_of(&simulation, a).is_running());
->>>>>>> sched-tests
 }
