@@ -9,12 +9,15 @@ use std::sync::{Arc, Mutex};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
+/// A span's name behind its parent's.
+type Path = (Option<&'static str>, &'static str);
+
 /// Remembers the names of spans with their parents', and how many are open.
 #[derive(Clone, Default)]
 struct Names {
     next: Arc<AtomicU64>,
     names: Arc<Mutex<HashMap<u64, &'static str>>>,
-    seen: Arc<Mutex<Vec<(Option<&'static str>, &'static str)>>>,
+    seen: Arc<Mutex<Vec<Path>>>,
 }
 
 impl Subscriber for Names {
