@@ -255,6 +255,9 @@ fn completions_share_the_prompt_and_begin_from_its_logits() {
         let alone = done(submit(&engine, request(1)));
         assert_eq!(alone.token_ids, all[0].token_ids, "the first is what one alone would be");
         assert!(all[1].token_ids != all[0].token_ids && all[1].token_ids != all[2].token_ids);
+        let greedy = Request { num_completions: 3, ..text(&prompt) };
+        let all = submit(&engine, greedy).wait_all().expect("the request finishes");
+        assert!(all.iter().all(|completion| completion.text == "something to say"), "{all:?}");
         all_is_free(&engine);
     }
 }
