@@ -434,6 +434,19 @@ fn draining_cuts_off_what_takes_too_long() {
 }
 
 #[test]
+fn waiting_for_ever_is_no_overflow() {
+    let said = "x".repeat(30);
+    let engine = open_with(Script::of(&[("p", &said)]), |options| {
+        (options.reader_timeout, options.stuck_after, options.max_events) = (Duration::MAX, Duration::MAX, 4);
+    });
+    let mut handle = submit(&engine, text("p"));
+    wait_until("it pauses", || engine.stats().num_paused == 1);
+    while !matches!(handle.next_timeout(Duration::MAX), Next::Event(event) if event.is_final()) {}
+    engine.probe(Duration::MAX).expect("the scripted model is sound");
+    assert_eq!(engine.drain(Duration::MAX), 0);
+}
+
+#[test]
 fn a_step_that_hangs_is_noticed() {
     let (script, keeper) = gated(Script::of(&[("p", "q")]));
     let engine = open_with(script, |options| options.stuck_after = Duration::from_millis(20));

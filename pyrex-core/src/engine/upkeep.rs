@@ -13,21 +13,22 @@ impl EngineCore {
     /// Takes what was sent since the last step; if nobody can go on, waits for it or for the next date. An error says why the
     /// engine closes.
     pub(super) fn take_commands(&mut self) -> Result<()> {
-        let gone = || Error::closed("the engine was dropped");
         loop {
-            let command = match (self.idle, self.next_date()) {
-                (false, _) => match self.links.commands.try_recv() {
-                    Err(TryRecvError::Empty) => return Ok(()),
-                    received => received.map_err(|_| gone())?,
-                },
-                (true, None) => self.links.commands.recv().map_err(|_| gone())?,
-                (true, Some(date)) => {
-                    let time = date.saturating_duration_since(Instant::now());
-                    match self.links.commands.recv_timeout(time) {
-                        Err(RecvTimeoutError::Timeout) => return Ok(()),
-                        received => received.map_err(|_| gone())?,
+            let commands = &self.links.commands;
+            let received = match self.idle {
+                false => commands.try_recv().map_err(|e| e == TryRecvError::Empty),
+                true => match self.next_date() {
+                    None => commands.recv().map_err(|_| false),
+                    Some(date) => {
+                        let time = date.saturating_duration_since(Instant::now());
+                        commands.recv_timeout(time).map_err(|e| e == RecvTimeoutError::Timeout)
                     }
-                }
+                },
+            };
+            let command = match received {
+                Ok(command) => command,
+                Err(nothing_yet) if nothing_yet => return Ok(()),
+                Err(_) => return Err(Error::closed("the engine was dropped")),
             };
             self.idle = false;
             match command {
@@ -47,7 +48,7 @@ impl EngineCore {
         let dates = self.live.values().flat_map(|live| {
             let holds = |id| self.scheduler.get(id).is_some_and(Sequence::is_running);
             let reclaim = live.paused_since.filter(|_| live.sequence_ids().any(holds));
-            [live.control.deadline(), reclaim.map(|since| since + self.links.reader_timeout)]
+            [live.control.deadline(), reclaim.and_then(|since| since.checked_add(self.links.reader_timeout))]
         });
         dates.flatten().chain(self.links.lobby.next_deadline()).min()
     }
@@ -81,7 +82,7 @@ impl EngineCore {
                 live.paused_since = paused.then_some(now);
                 live.sequence_ids().for_each(|id| self.scheduler.pause(id, paused));
             }
-            if live.paused_since.is_some_and(|since| since + self.links.reader_timeout <= now) {
+            if live.paused_since.is_some_and(|since| now - since >= self.links.reader_timeout) {
                 live.sequence_ids().for_each(|id| self.scheduler.reclaim(id));
                 if let Some(guest) = live.outlet.guest() {
                     guest.move_to(Stage::Waiting);
