@@ -1,4 +1,4 @@
-.PHONY: setup demo test test-vocab bench golden lint
+.PHONY: setup demo test test-vocab bench golden lint soak
 
 # Everything the build needs comes with Rust; this fetches the crates.
 setup:
@@ -27,3 +27,7 @@ bench:
 # The only target that needs Python: see reference/README.md.
 golden:
 	python reference/make_goldens.py
+
+# Random load on the bundled model for half an hour.
+soak:
+	SOAK_SECONDS=1800 cargo test --release --workspace --test soak -- --nocapture

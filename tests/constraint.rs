@@ -25,7 +25,7 @@ fn open(said: &str) -> Engine {
 
 fn ask(engine: &Engine, constraint: impl Into<Constraint>) -> Result<Completion, Error> {
     let request = Request::new(Prompt::Text("p".to_owned())).with_constraint(constraint);
-    engine.submit(request).expect("the engine takes the request").wait()
+    engine.submit(request)?.wait()
 }
 
 #[test]
@@ -46,9 +46,11 @@ fn a_model_that_would_say_something_else_keeps_to_the_grammar() {
 }
 
 #[test]
-fn a_wrong_grammar_fails_its_request_alone() {
+fn a_wrong_grammar_is_refused_when_it_is_submitted() {
     let engine = open("1");
-    let error = ask(&engine, Grammar::JsonSchema("{".to_owned())).expect_err("no schema");
+    let request =
+        Request::new(Prompt::Text("p".to_owned())).with_constraint(Grammar::JsonSchema("{".to_owned()));
+    let error = engine.submit(request).expect_err("no schema");
     assert_eq!(error.kind(), ErrorKind::InvalidRequest);
     assert!(error.message().starts_with("json_schema: "), "{error}");
     assert_eq!(ask(&engine, Grammar::Regex("[0-9]".to_owned())).expect("an answer").text, "1");

@@ -255,6 +255,9 @@ fn completions_share_the_prompt_and_begin_from_its_logits() {
         let alone = done(submit(&engine, request(1)));
         assert_eq!(alone.token_ids, all[0].token_ids, "the first is what one alone would be");
         assert!(all[1].token_ids != all[0].token_ids && all[1].token_ids != all[2].token_ids);
+        let greedy = Request { num_completions: 3, ..text(&prompt) };
+        let all = submit(&engine, greedy).wait_all().expect("the request finishes");
+        assert!(all.iter().all(|completion| completion.text == "something to say"), "{all:?}");
         all_is_free(&engine);
     }
 }
@@ -431,6 +434,19 @@ fn draining_cuts_off_what_takes_too_long() {
 }
 
 #[test]
+fn waiting_for_ever_is_no_overflow() {
+    let said = "x".repeat(30);
+    let engine = open_with(Script::of(&[("p", &said)]), |options| {
+        (options.reader_timeout, options.stuck_after, options.max_events) = (Duration::MAX, Duration::MAX, 4);
+    });
+    let mut handle = submit(&engine, text("p"));
+    wait_until("it pauses", || engine.stats().num_paused == 1);
+    while !matches!(handle.next_timeout(Duration::MAX), Next::Event(event) if event.is_final()) {}
+    engine.probe(Duration::MAX).expect("the scripted model is sound");
+    assert_eq!(engine.drain(Duration::MAX), 0);
+}
+
+#[test]
 fn a_step_that_hangs_is_noticed() {
     let (script, keeper) = gated(Script::of(&[("p", "q")]));
     let engine = open_with(script, |options| options.stuck_after = Duration::from_millis(20));
@@ -501,6 +517,42 @@ fn logits_that_are_no_numbers_fail_their_request_and_no_other() {
     });
     assert_eq!(failure(submit(&engine, text("b"))).kind(), ErrorKind::Internal);
     assert_eq!(answer(&engine, "good"), "fine");
+}
+
+#[test]
+fn r24_a_step_that_runs_out_of_memory_is_done_again_in_parts() {
+    // Room for one sequence at a time: company fails, and nobody is guilty.
+    let engine =
+        changed(Script::of(&[("a", "first"), ("b", "second"), ("c", "third")]), |batch, logits| match batch
+            .queries
+            .query_start
+            .dims1()?
+        {
+            2 => Ok(logits),
+            _ => Err(pyrex_core::Error::out_of_memory("no room for two")),
+        });
+    let handles = ["a", "b", "c"].map(|prompt| submit(&engine, text(prompt)));
+    assert_eq!(handles.map(|handle| done(handle).text), ["first", "second", "third"]);
+    // One that fails alone is the guilty one.
+    let engine = changed(Script::of(&[("a", "first")]), |batch, logits| {
+        match batch.input_ids.to_vec1::<u32>()?.contains(&u32::from(b'b')) {
+            true => Err(pyrex_core::Error::out_of_memory("no room for b")),
+            false => Ok(logits),
+        }
+    });
+    let [a, b] = ["a", "b"].map(|prompt| submit(&engine, text(prompt)));
+    assert_eq!((done(a).text.as_str(), failure(b).kind()), ("first", ErrorKind::OutOfMemory));
+    all_is_free(&engine);
+}
+
+#[test]
+fn an_engine_can_be_shared_and_a_handle_sent() {
+    fn shared<T: Clone + Send + Sync>() {}
+    fn sent<T: Send>() {}
+    shared::<Engine>();
+    shared::<pyrex_core::RequestControl>();
+    shared::<pyrex_core::Session>();
+    sent::<RequestHandle>();
 }
 
 /// Counts the prompts that were prepared.
@@ -626,7 +678,7 @@ fn logprobs_come_with_their_tokens() {
 }
 
 #[test]
-fn r24_zero_negative_and_huge_parameters_are_refused_with_their_names() {
+fn r24_r27_zero_negative_and_huge_parameters_are_refused_with_their_names() {
     let engine = open(Script::of(&[("p", "q")]));
     let refused = |request: Request, name: &str| {
         let error = engine.submit(request).expect_err(name);

@@ -1,20 +1,21 @@
 //! [`EngineCore`]: the thread that owns the device, and its one loop.
 
 use super::event::Event;
-use super::live::Live;
-use super::lobby::{Lobby, Stage};
+use super::live::{Choice, Live};
+use super::lobby::Lobby;
 use super::runner::{Logits, Part, Runner};
 use super::sampler::Sampled;
 use super::stats::{Board, EngineStats, Meter, StepTimes};
 use super::{elapsed_ms, panic_message};
 use crate::error::{Error, Result};
-use crate::schedule::{Plan, Scheduler, Sequence, SequenceId};
+use crate::schedule::{Plan, PlannedChunk, Scheduler, Sequence, SequenceId};
 use rayon::prelude::*;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
+use tracing::Span;
 
 /// All that anybody can tell the core.
 pub(crate) enum Command {
@@ -43,16 +44,16 @@ pub(crate) struct Links {
 
 /// The model, the cache and the live requests.
 pub(crate) struct EngineCore {
-    runner: Runner,
-    scheduler: Scheduler,
+    pub(super) runner: Runner,
+    pub(super) scheduler: Scheduler,
     /// By the number of the request.
-    live: BTreeMap<u64, Live>,
+    pub(super) live: BTreeMap<u64, Live>,
     /// Those of a step that failed: each runs alone, until the guilty is found.
     suspects: VecDeque<SequenceId>,
     /// Nobody could go on at the last step.
-    idle: bool,
-    links: Links,
-    totals: EngineStats,
+    pub(super) idle: bool,
+    pub(super) links: Links,
+    pub(super) totals: EngineStats,
     meter: Meter,
 }
 
@@ -72,9 +73,10 @@ impl EngineCore {
                 break reason;
             }
             let step = catch_unwind(AssertUnwindSafe(|| {
+                let started = Instant::now();
                 self.drop_unwanted();
                 self.follow_readers();
-                self.step();
+                self.step(started);
             }));
             if let Err(panic) = step {
                 break self.close_after_panic(&panic_message("a step", &*panic));
@@ -90,8 +92,7 @@ impl EngineCore {
     }
 
     /// One step: plan, encode images, run, sample, deliver. A step that fails changes nothing; see [`Self::give_up`].
-    fn step(&mut self) {
-        let started = Instant::now();
+    fn step(&mut self, started: Instant) {
         let plan = self.plan();
         self.idle = plan.chunks.is_empty();
         if self.idle {
@@ -131,43 +132,38 @@ impl EngineCore {
 
     /// The device's part of a step: the logits of each sequence that the plan brings to its end.
     fn compute(&mut self, plan: &Plan, times: &mut StepTimes) -> Result<Logits> {
-        let mut parts = Vec::with_capacity(plan.chunks.len());
-        let mut spans = Vec::with_capacity(plan.chunks.len());
-        for chunk in &plan.chunks {
-            let Some(live) = self.live.get_mut(&chunk.sequence_id.request) else { continue };
-            live.note_start(chunk.positions.start);
-            let (start, end) = (chunk.positions.start, chunk.positions.end);
-            spans.push(match live.has_begun() {
-                true => tracing::debug_span!(parent: &live.span, "decode", position = start),
-                false => tracing::debug_span!(parent: &live.span, "prefill", start, end),
-            });
-        }
-        for chunk in &plan.chunks {
-            let (Some(live), Some(sequence)) =
-                (self.live.get(&chunk.sequence_id.request), self.scheduler.get(chunk.sequence_id))
-            else {
-                return Err(Error::internal("a sequence was planned that is not live"));
-            };
-            parts.push(Part { chunk, sequence, images: &live.images, control: &live.control });
-        }
+        let _spans = self.begin(plan);
+        let parts = parts(plan, &self.live, &self.scheduler)?;
         let encoding = Instant::now();
         let features = self.runner.encode_images(&parts)?;
         times.encode_images_ms = elapsed_ms(encoding);
         let running = Instant::now();
         let logits = self.runner.forward(&parts, &features)?;
         times.forward_ms = elapsed_ms(running);
-        let requests: BTreeSet<u64> = plan.chunks.iter().map(|chunk| chunk.sequence_id.request).collect();
-        for request in requests {
-            if let Some(live) = self.live.get_mut(&request) {
+        for (request, live) in &mut self.live {
+            if plan.chunks.iter().any(|chunk| chunk.sequence_id.request == *request) {
                 live.note_forward(times.forward_ms);
             }
-        }
-        for id in &features.encoded_for {
-            if let Some(live) = self.live.get_mut(&id.request) {
+            if features.encoded_for.iter().any(|id| id.request == *request) {
                 live.timings.encode_images_ms += times.encode_images_ms;
             }
         }
         Ok(logits)
+    }
+
+    /// Notes that the requests of `plan` run, and returns a span for each chunk.
+    fn begin(&mut self, plan: &Plan) -> Vec<Span> {
+        let mut spans = Vec::with_capacity(plan.chunks.len());
+        for chunk in &plan.chunks {
+            let Some(live) = self.live.get_mut(&chunk.sequence_id.request) else { continue };
+            let (start, end) = (chunk.positions.start, chunk.positions.end);
+            live.note_start(start);
+            spans.push(match live.has_begun() {
+                true => tracing::debug_span!(parent: &live.span, "decode", position = start),
+                false => tracing::debug_span!(parent: &live.span, "prefill", start, end),
+            });
+        }
+        spans
     }
 
     /// The next token of each sequence that the plan brought to its end. The prompt's logits begin every completion.
@@ -188,9 +184,8 @@ impl EngineCore {
                 }
             }
         }
-        let sample = |(id, choice, row, position): (SequenceId, &mut super::live::Choice, &[f32], usize)| {
-            (id, choice.sample(row, position))
-        };
+        let sample =
+            |(id, choice, row, position): (_, &mut Choice, _, _)| (id, choice.sampler.sample(row, position));
         jobs.into_par_iter().map(sample).collect()
     }
 
@@ -231,87 +226,7 @@ impl EngineCore {
         }
     }
 
-    /// Takes what was sent since the last step; if nobody can go on, waits for it or for the next date. An error says why the
-    /// engine closes.
-    fn take_commands(&mut self) -> Result<()> {
-        let gone = || Error::closed("the engine was dropped");
-        loop {
-            let command = match (self.idle, self.next_date()) {
-                (false, _) => match self.links.commands.try_recv() {
-                    Err(TryRecvError::Empty) => return Ok(()),
-                    received => received.map_err(|_| gone())?,
-                },
-                (true, None) => self.links.commands.recv().map_err(|_| gone())?,
-                (true, Some(date)) => {
-                    let time = date.saturating_duration_since(Instant::now());
-                    match self.links.commands.recv_timeout(time) {
-                        Err(RecvTimeoutError::Timeout) => return Ok(()),
-                        received => received.map_err(|_| gone())?,
-                    }
-                }
-            };
-            self.idle = false;
-            match command {
-                Command::Wake => {}
-                Command::Close(reason) => return Err(reason),
-                Command::Add(arrival) => {
-                    let Arrival { sequence, live } = *arrival;
-                    self.live.insert(sequence.id.request, live);
-                    self.scheduler.add(sequence);
-                }
-            }
-        }
-    }
-
-    /// When something is due without anybody saying so: a deadline, or the blocks of a request that nobody reads.
-    fn next_date(&self) -> Option<Instant> {
-        let dates = self.live.values().flat_map(|live| {
-            let holds = |id| self.scheduler.get(id).is_some_and(Sequence::is_running);
-            let reclaim = live.paused_since.filter(|_| live.sequence_ids().any(holds));
-            [live.control.deadline(), reclaim.map(|since| since + self.links.reader_timeout)]
-        });
-        dates.flatten().chain(self.links.lobby.next_deadline()).min()
-    }
-
-    /// Ends whoever is cancelled or too late, prepared or not.
-    fn drop_unwanted(&mut self) {
-        for (job, reason) in self.links.lobby.take_unwanted() {
-            job.ticket.outlet.end(Event::Failed(reason));
-        }
-        let now = Instant::now();
-        let reason =
-            |(request, live): (&u64, &Live)| live.control.check(now).err().map(|reason| (*request, reason));
-        for (request, reason) in self.live.iter().filter_map(reason).collect::<Vec<_>>() {
-            self.fail(request, reason);
-        }
-    }
-
-    /// Pauses those whose events nobody reads, reclaims their blocks in time, and goes on with those that are read again.
-    fn follow_readers(&mut self) {
-        let now = Instant::now();
-        for live in self.live.values_mut() {
-            if live.paused_since.is_none() && !live.outlet.has_room() {
-                live.control.pause();
-                // Read meanwhile: whoever read it did not see the pause, and will not say so.
-                if live.outlet.has_room() {
-                    live.control.resume();
-                }
-            }
-            let paused = live.control.is_paused();
-            if paused != live.paused_since.is_some() {
-                live.paused_since = paused.then_some(now);
-                live.sequence_ids().for_each(|id| self.scheduler.pause(id, paused));
-            }
-            if live.paused_since.is_some_and(|since| since + self.links.reader_timeout <= now) {
-                live.sequence_ids().for_each(|id| self.scheduler.reclaim(id));
-                if let Some(guest) = live.outlet.guest() {
-                    guest.move_to(Stage::Waiting);
-                }
-            }
-        }
-    }
-
-    fn fail(&mut self, request: u64, error: Error) {
+    pub(super) fn fail(&mut self, request: u64, error: Error) {
         if let Some(live) = self.retire(request) {
             live.outlet.end(Event::Failed(error));
         }
@@ -338,28 +253,6 @@ impl EngineCore {
         self.publish();
     }
 
-    /// The cache is in doubt: nothing goes on. Who ran fails, who waited is told that the engine closed.
-    fn close_after_panic(&mut self, message: &str) -> Error {
-        let closed = Error::closed(format_args!("the engine closed after {message}"));
-        self.links.lobby.shut(closed.clone());
-        let ran: Vec<u64> = self
-            .scheduler
-            .sequences()
-            .filter(|sequence| sequence.is_running())
-            .map(|s| s.id.request)
-            .collect();
-        self.end_all(
-            |request| if ran.contains(&request) { Error::internal(message) } else { closed.clone() },
-        );
-        closed
-    }
-
-    fn end_all(&mut self, reason: impl Fn(u64) -> Error) {
-        for request in self.live.keys().copied().collect::<Vec<_>>() {
-            self.fail(request, reason(request));
-        }
-    }
-
     fn note_step(&mut self, plan: &Plan, num_sampled: usize, started: Instant, times: &StepTimes) {
         let totals = &mut self.totals;
         totals.last_step_ms = elapsed_ms(started);
@@ -369,19 +262,19 @@ impl EngineCore {
         totals.tokens_per_second = self.meter.note(num_sampled, totals.last_step_ms / 1e3);
         totals.step_times.add(times);
     }
+}
 
-    fn publish(&mut self) {
-        let (counts, features) = (self.scheduler.counts(), self.runner.feature_counts());
-        let groups = self.scheduler.blocks();
-        self.totals.num_paused = self.live.values().filter(|live| live.paused_since.is_some()).count();
-        self.totals.num_leases = self.scheduler.sequences().filter(|sequence| sequence.is_running()).count();
-        self.totals.num_blocks = groups.iter().map(|group| group.num_blocks).sum();
-        self.totals.num_free_blocks = groups.iter().map(|group| group.num_free).sum();
-        self.totals.num_cached_blocks = groups.iter().map(|group| group.num_cached).sum();
-        (self.totals.prefix_tokens, self.totals.prefix_hit_tokens) =
-            (counts.prefix_tokens, counts.prefix_hit_tokens);
-        (self.totals.image_lookups, self.totals.image_hits) = (features.lookups, features.hits);
-        self.totals.preemptions = counts.preemptions;
-        self.links.board.publish(self.totals);
-    }
+fn parts<'a>(
+    plan: &'a Plan,
+    live: &'a BTreeMap<u64, Live>,
+    scheduler: &'a Scheduler,
+) -> Result<Vec<Part<'a>>> {
+    let part = |chunk: &'a PlannedChunk| {
+        let id = chunk.sequence_id;
+        let (Some(live), Some(sequence)) = (live.get(&id.request), scheduler.get(id)) else {
+            return Err(Error::internal(format_args!("{id:?} was planned and is not live")));
+        };
+        Ok(Part { chunk, sequence, images: &live.images, control: &live.control, span: &live.span })
+    };
+    plan.chunks.iter().map(part).collect()
 }

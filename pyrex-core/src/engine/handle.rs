@@ -84,7 +84,9 @@ impl RequestHandle {
 
     /// The next event, waited for up to `timeout`.
     pub fn next_timeout(&mut self, timeout: Duration) -> Next {
-        match self.events.recv_timeout(timeout) {
+        // The channel cannot wait past what the clock can count.
+        const YEARS: Duration = Duration::from_secs(1 << 28);
+        match self.events.recv_timeout(timeout.min(YEARS)) {
             Ok(event) => Next::Event(self.read(event)),
             Err(RecvTimeoutError::Timeout) => Next::Pending,
             Err(RecvTimeoutError::Disconnected) => Next::Ended,

@@ -5,7 +5,6 @@ use super::event::{Event, FinishReason, Outlet, Timings, Usage};
 use super::lobby::Stage;
 use super::output::Output;
 use super::sampler::{Sampled, Sampler};
-use crate::error::Result;
 use crate::prompt::Patches;
 use crate::schedule::SequenceId;
 use std::time::Instant;
@@ -95,12 +94,5 @@ impl Live {
     pub(crate) fn finish(self) {
         let reason = self.choices.first().and_then(|choice| choice.finish).unwrap_or(FinishReason::Length);
         self.outlet.end(Event::Finished { reason, usage: self.usage, timings: self.timings });
-    }
-}
-
-impl Choice {
-    /// The next token, from the logits of its last one at `position - 1`.
-    pub(crate) fn sample(&mut self, logits: &[f32], position: usize) -> Result<Sampled> {
-        self.sampler.sample(logits, position)
     }
 }

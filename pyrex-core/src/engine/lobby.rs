@@ -9,7 +9,7 @@ use crate::schedule::SequenceId;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Shared by callers, the preparing thread and the core.
 pub(crate) struct Lobby {
@@ -144,12 +144,13 @@ impl Lobby {
         jobs.into_values().for_each(|job| job.ticket.outlet.end(super::Event::Failed(reason.clone())));
     }
 
-    /// Waits until nobody is left or `deadline` has passed; returns how many are left.
-    pub(crate) fn wait_empty(&self, deadline: Instant) -> usize {
+    /// Waits until nobody is left or `timeout` has passed; returns how many are left.
+    pub(crate) fn wait_empty(&self, timeout: Duration) -> usize {
+        let started = Instant::now();
         let mut state = self.lock();
         loop {
             let left = state.num_waiting() + state.num_running;
-            let time = deadline.saturating_duration_since(Instant::now());
+            let time = timeout.saturating_sub(started.elapsed());
             if left == 0 || time.is_zero() {
                 return left;
             }

@@ -29,6 +29,7 @@ pub mod sampler;
 pub mod sampling;
 pub mod session;
 pub mod stats;
+mod upkeep;
 
 pub use constraint::{Constraint, Grammar, TokenConstraint, TokenMask};
 pub use control::RequestControl;
@@ -239,7 +240,7 @@ impl Engine {
     pub fn drain(&self, timeout: Duration) -> usize {
         let drained = || Error::closed("the engine is draining");
         self.shared.lobby.shut(drained());
-        let num_left = self.shared.lobby.wait_empty(Instant::now() + timeout);
+        let num_left = self.shared.lobby.wait_empty(timeout);
         // If the core is gone there is nobody left to tell.
         let _ = self.shared.commands.send(Command::Close(drained()));
         num_left

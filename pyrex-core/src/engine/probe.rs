@@ -17,7 +17,7 @@ const ANSWER_TOKENS: usize = 4;
 const TOLERANCE: f32 = 0.25;
 
 pub(super) fn probe(engine: &Engine, timeout: Duration) -> Result<()> {
-    let deadline = Instant::now() + timeout;
+    let deadline = Instant::now().checked_add(timeout);
     let vocab_size = engine.spec().vocab_size as u32;
     let room = engine.config().max_model_len.saturating_sub(ANSWER_TOKENS).clamp(1, PROMPT_TOKENS) as u32;
     // Ids spread over the vocabulary; no image placeholder is asked to be one, for nothing is put in its place.
@@ -40,7 +40,12 @@ pub(super) fn probe(engine: &Engine, timeout: Duration) -> Result<()> {
     Ok(())
 }
 
-fn run(engine: &Engine, input_ids: Vec<u32>, max_tokens: usize, deadline: Instant) -> Result<Completion> {
+fn run(
+    engine: &Engine,
+    input_ids: Vec<u32>,
+    max_tokens: usize,
+    deadline: Option<Instant>,
+) -> Result<Completion> {
     let sampling = SamplingParams {
         max_tokens: Some(max_tokens),
         ignore_eos: true,
@@ -50,7 +55,7 @@ fn run(engine: &Engine, input_ids: Vec<u32>, max_tokens: usize, deadline: Instan
     let request = Request {
         sampling,
         priority: i8::MAX,
-        deadline: Some(deadline),
+        deadline,
         // Nothing it computes may come from the cache's memory.
         cache_salt: format!(
             "probe {:x}",

@@ -12,6 +12,7 @@ use crate::trace::Tap;
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
 use std::time::Instant;
+use tracing::Span;
 
 /// Soft tokens whose features are remembered.
 const FEATURE_TOKENS: usize = 8192;
@@ -30,6 +31,7 @@ pub(crate) struct Part<'a> {
     /// The images of its prompt.
     pub(crate) images: &'a [Patches],
     pub(crate) control: &'a RequestControl,
+    pub(crate) span: &'a Span,
 }
 
 /// The features of the images that a step reads.
@@ -86,7 +88,7 @@ impl Runner {
     pub(crate) fn encode_images(&mut self, parts: &[Part<'_>]) -> Result<Features> {
         let mut features = Features::default();
         let mut missing: Vec<(Digest, &Patches, usize)> = Vec::new();
-        let mut rows = Vec::new();
+        let (mut rows, mut spans) = (Vec::new(), Vec::new());
         for part in parts {
             for (image, patches) in part.images_inside() {
                 let digest = image.digest;
@@ -101,6 +103,7 @@ impl Runner {
                         missing.push((digest, patches, image.tokens.len()));
                         rows.push((part.control, image.tokens.len()));
                         features.encoded_for.push(part.sequence.id);
+                        spans.push(tracing::debug_span!(parent: part.span, "encode", num_tokens = image.tokens.len()));
                     }
                 }
             }

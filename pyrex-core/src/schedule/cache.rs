@@ -144,7 +144,7 @@ impl BlockCache {
     /// The most full blocks at the beginning of `sequence` that every group still needs and remembers.
     fn longest_prefix(&self, sequence: &mut Sequence) -> usize {
         self.seal(sequence);
-        let usable = (sequence.token_ids.len() - 1) / self.block_size;
+        let usable = sequence.token_ids.len().saturating_sub(1) / self.block_size;
         let sealed = &sequence.sealed[..usable];
         // For each group and length, how many of the last blocks before it are remembered without a gap.
         let runs = |group: &Group| {
@@ -225,12 +225,15 @@ impl BlockCache {
         }
     }
 
-    /// A second lease on all that `lease` holds.
-    pub fn share(&mut self, lease: &Lease) -> Lease {
-        for (group, held) in self.groups.iter_mut().zip(lease.held()) {
-            held.iter().for_each(|block| group.blocks.share(*block));
-        }
-        Lease { tables: lease.tables.clone() }
+    /// A second lease on all that is computed of `sequence`. What is only reserved stays its own: both would write there.
+    pub fn share(&mut self, sequence: &Sequence) -> Lease {
+        let num_blocks = sequence.num_computed_tokens.div_ceil(self.block_size);
+        let share = |(group, table): (&mut Group, &BlockTable)| {
+            let blocks = table.blocks[..num_blocks].to_vec();
+            blocks[table.num_passed..].iter().for_each(|block| group.blocks.share(*block));
+            BlockTable { blocks, ..*table }
+        };
+        Lease { tables: self.groups.iter_mut().zip(&sequence.lease.tables).map(share).collect() }
     }
 }
 

@@ -10,6 +10,11 @@ pub mod prefix;
 pub mod scheduler;
 pub mod sequence;
 
+#[cfg(test)]
+mod property_tests;
+#[cfg(test)]
+mod simulation;
+
 pub use blocks::{BlockAllocator, Reuse};
 pub use cache::{BlockCache, BlockCopy, BlockCounts, Lease, most_blocks};
 pub use prefix::{Digest, Digests};

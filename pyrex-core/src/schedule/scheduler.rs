@@ -81,8 +81,9 @@ impl Scheduler {
         Self { limits, sequences: BTreeMap::new(), cache, counts: SchedulerCounts::default() }
     }
 
-    /// Puts a sequence in its place.
+    /// Puts a sequence in its place, instead of one of the same name.
     pub fn add(&mut self, sequence: Sequence) {
+        self.remove(sequence.id);
         self.sequences.insert(sequence.id, sequence);
     }
 
@@ -90,19 +91,25 @@ impl Scheduler {
     pub fn plan(&mut self) -> Plan {
         let served =
             self.sequences.values().filter(|sequence| !sequence.paused).take(self.limits.max_sequences);
-        let ids: Vec<(SequenceId, bool)> =
-            served.map(|sequence| (sequence.id, sequence.is_decoding())).collect();
+        let ids: Vec<SequenceId> = served.map(|sequence| sequence.id).collect();
         let mut plan = Plan::default();
-        let Some(last) = ids.last().map(|(id, _)| *id) else { return plan };
+        let Some(last) = ids.last().copied() else { return plan };
+        for id in &ids {
+            if self.is_decoding(*id) {
+                self.schedule(*id, &mut plan);
+            }
+        }
         let mut may_begin = true;
-        for decodes in [true, false] {
-            for (id, _) in ids.iter().filter(|(_, decode)| *decode == decodes) {
-                if self.is_running(*id) || may_begin && self.begin(*id, last, &mut plan) {
-                    self.schedule(*id, &mut plan);
-                } else {
-                    // Nobody begins before one that came earlier.
-                    may_begin = false;
-                }
+        // Who gave way to a decode is no longer decoding, and waits here in its place.
+        for id in ids {
+            if self.is_decoding(id) {
+                continue;
+            }
+            if self.is_running(id) || may_begin && self.begin(id, last, &mut plan) {
+                self.schedule(id, &mut plan);
+            } else {
+                // Nobody begins before one that came earlier.
+                may_begin = false;
             }
         }
         plan
@@ -121,15 +128,13 @@ impl Scheduler {
     /// Gives a sequence that holds nothing what is remembered of it, if all of it has room beside what runs. `last` is the last
     /// that is served in this step.
     fn begin(&mut self, id: SequenceId, last: SequenceId, plan: &mut Plan) -> bool {
-        let budget = self.limits.max_batch_tokens;
-        if plan.num_tokens() >= budget {
+        if plan.num_tokens() >= self.limits.max_batch_tokens {
             return false;
         }
-        let num_running = self.sequences.values().filter(|sequence| sequence.is_running()).count();
         let Some(sequence) = self.sequences.get_mut(&id) else { return false };
         let (num_tokens, num_remembered) = (sequence.token_ids.len(), self.cache.adopt(sequence));
         let lower = |other: &Sequence| other.id.priority > id.priority || other.paused || other.id > last;
-        while num_running > 0 && self.get(id).is_some_and(|s| !self.cache.has_room(s, budget, num_running)) {
+        while !self.has_room(id) {
             let Some(victim) = self.victim(id, lower) else {
                 self.reclaim(id);
                 return false;
@@ -139,6 +144,13 @@ impl Scheduler {
         self.counts.prefix_tokens += num_tokens as u64;
         self.counts.prefix_hit_tokens += num_remembered as u64;
         true
+    }
+
+    /// Whether all of a sequence has room, and one more block for each of the others that run.
+    fn has_room(&self, id: SequenceId) -> bool {
+        let others = self.sequences.values().filter(|other| other.is_running() && other.id != id).count();
+        let has_room = |sequence| self.cache.has_room(sequence, self.limits.max_batch_tokens, others);
+        others == 0 || self.get(id).is_some_and(has_room)
     }
 
     /// Plans as many of the pending tokens as the budget leaves.
@@ -225,7 +237,7 @@ impl Scheduler {
     /// Adds a sequence that begins as `id` stands, and reads the same blocks.
     pub fn fork(&mut self, id: SequenceId, index: u32) {
         if let Some(sequence) = self.sequences.get(&id) {
-            let lease = self.cache.share(&sequence.lease);
+            let lease = self.cache.share(sequence);
             self.add(sequence.fork(SequenceId { index, ..id }, lease));
         }
     }
@@ -262,6 +274,10 @@ impl Scheduler {
     /// What has happened so far.
     pub fn counts(&self) -> SchedulerCounts {
         self.counts
+    }
+
+    fn is_decoding(&self, id: SequenceId) -> bool {
+        self.get(id).is_some_and(Sequence::is_decoding)
     }
 
     fn is_running(&self, id: SequenceId) -> bool {

@@ -55,9 +55,7 @@ impl Choice {
         match self {
             // Beside an infinite logit nothing else has any weight.
             Self::Draw(draw) if logits[best as usize] < f32::INFINITY => {
-                let mut kept = draw.filter(logits);
-                kept.sort_unstable_by_key(|candidate| candidate.token_id);
-                Some(pick(&kept, uniform(draw.seed, position as u64, draw.index)))
+                Some(draw.race(&draw.filter(logits), position as u64))
             }
             _ => Some(best),
         }
@@ -65,6 +63,19 @@ impl Choice {
 }
 
 impl Draw {
+    /// The winner of a race in which every token takes a random time, exponentially distributed with its weight as the rate:
+    /// each wins with the probability that is its share. A token's time depends on no other, so that two runs whose weights
+    /// differ by rounding disagree only where the two fastest are that close. Shares laid end to end, with one number that
+    /// falls on one of them, would let every rounding move all borders behind it.
+    fn race(&self, candidates: &[Candidate], position: u64) -> u32 {
+        let mut winner = (f64::INFINITY, 0);
+        for Candidate { token_id, weight } in candidates {
+            let time = -uniform(self.seed, position, self.index, *token_id).ln() / weight;
+            winner = if (time, *token_id) < winner { (time, *token_id) } else { winner };
+        }
+        winner.1
+    }
+
     /// The tokens that the filters keep, at least one, weighed.
     fn filter(&self, logits: &[f32]) -> Vec<Candidate> {
         let mut kept = candidates(logits, self.top_k);
@@ -194,26 +205,12 @@ fn mass(candidates: &[Candidate]) -> f64 {
     candidates.iter().map(|candidate| candidate.weight).sum()
 }
 
-/// The candidate in whose share of the mass `u`, in [0, 1), falls.
-fn pick(candidates: &[Candidate], u: f64) -> u32 {
-    let mut left = u * mass(candidates);
-    for candidate in candidates {
-        left -= candidate.weight;
-        if left < 0.0 {
-            return candidate.token_id;
-        }
-    }
-    // Rounding may leave a crumb: it belongs to the last one with any weight.
-    let last = candidates.iter().rev().find(|candidate| candidate.weight > 0.0);
-    last.map_or(0, |candidate| candidate.token_id)
-}
-
-/// A number in [0, 1) with 53 random bits, the same for the same seed, position and index.
-fn uniform(seed: u64, position: u64, index: u32) -> f64 {
-    let counter = [position as u32, (position >> 32) as u32, index, 0];
+/// A number in (0, 1) with 52 random bits: always the same for the same seed, position, index and token.
+fn uniform(seed: u64, position: u64, index: u32, token_id: u32) -> f64 {
+    let counter = [position as u32, (position >> 32) as u32, index, token_id];
     let [a, b, ..] = philox(counter, [seed as u32, (seed >> 32) as u32]);
-    let bits = (u64::from(a) << 32 | u64::from(b)) >> 11;
-    bits as f64 / (1u64 << 53) as f64
+    let bits = (u64::from(a) << 32 | u64::from(b)) >> 12;
+    (bits as f64 + 0.5) / (1u64 << 52) as f64
 }
 
 /// Philox4x32-10. Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011.
@@ -236,7 +233,7 @@ mod tests {
     use super::*;
 
     fn logits(seed: u64, len: usize) -> Vec<f32> {
-        (0..len).map(|i| (uniform(seed, i as u64, 0) * 12.0 - 6.0) as f32).collect()
+        (0..len).map(|i| (uniform(seed, i as u64, 0, 0) * 12.0 - 6.0) as f32).collect()
     }
 
     /// What any filter is: everything that is possible, likelier first, weighed and cut by a plain sort.

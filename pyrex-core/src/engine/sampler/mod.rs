@@ -11,8 +11,8 @@
 //! 5. temperature, top-k, top-p, min-p (Transformers' order of warpers).
 //!
 //! Greedy decoding then takes the likeliest token, the lowest id among equals; otherwise one token is drawn from what
-//! is left. The draw comes from a counter-based generator, Philox4x32-10 with the seed as its key and the token's position
-//! and the completion's index as its counter. It has no state: a request's tokens depend on its seed and positions,
+//! is left. The draw comes from a counter-based generator, Philox4x32-10 with the seed as its key and the position, the
+//! completion's index and the token as its counter. It has no state: a request's tokens depend on its seed and positions,
 //! never on its neighbours.
 
 mod adjust;

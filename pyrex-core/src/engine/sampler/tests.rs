@@ -213,6 +213,17 @@ fn a_draw_depends_on_seed_position_and_index_alone() {
 }
 
 #[test]
+fn rounding_hardly_ever_changes_a_draw() {
+    let logits = numbers(4, 2000);
+    let rounded: Vec<f32> =
+        logits.iter().zip(numbers(5, 2000)).map(|(logit, noise)| logit + 1e-6 * noise).collect();
+    let mut sampler = sampler(&params(2.0));
+    let mut differs =
+        |position| choose(&mut sampler, &logits, position) != choose(&mut sampler, &rounded, position);
+    assert!((0..5000).filter(|position| differs(*position)).count() <= 1);
+}
+
+#[test]
 fn completions_of_a_request_are_independent_draws() {
     const NUM_DRAWS: usize = 2000;
     let logits = [0.5f32, 0.0, 1.0, -0.5, 0.2];
