@@ -116,6 +116,9 @@ def table_serving(rounds):
     whole = best(rounds, lambda r: r["together"]["generated_tokens_per_s"])
     hf_decode, hf_decode_best = best_of_both(rounds, "batch_decode_tok_s")
     hf_whole, hf_whole_best = best_of_both(rounds, "batch_tok_s")
+    first, hf_first = (least(rounds, of) for of in (
+        lambda r: r["together"]["mean_ttft_ms"], lambda r: min(r[f"hf_{dtype}"]["batch_ttft_ms"] for dtype in DTYPES)
+    ))
     cold, cached = (least(rounds, lambda r: r["prefix"][key]) for key in ("cold_ttft_ms", "cached_ttft_ms"))
     sooner = statistics.median(r["prefix"]["ratio"] for r in rounds)
     return [
@@ -123,6 +126,7 @@ def table_serving(rounds):
         ("the same against one request alone", f"{alone:.1f}", "", f"{ratio:.2f} x"),
         ("a step of all of them, ms", f"{step:.1f}", "", f"{overhead:.2%} not the decoder"),
         ("generated over the whole time, tok/s", f"{whole:.1f}", hf_whole, f"{whole / hf_whole_best:.2f} x"),
+        ("first token, mean, ms", f"{first:.0f}", f"{hf_first:.0f}", f"{hf_first / first:.2f} x"),
         (f"first token after {PREFIX_TOKENS} shared tokens, ms", f"{cached:.0f}", "", f"{cold:.0f} without, {sooner:.1f} x"),
     ]
 
@@ -132,13 +136,16 @@ def main():
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=TABLES, help="one of the two tables")
-    parser.add_argument("--json", action="store_true", help="print every round instead of the tables")
+    parser.add_argument("--json", action="store_true", help="print one object per round instead of the tables")
     args = parser.parse_args()
     measures = {"alone": (measure_alone, table_alone), "serving": (measure_serving, table_serving)}
     for measure, table in (measures[name] for name in TABLES if args.only in (None, name)):
-        rounds = [measure(args.threads) for _ in range(args.rounds)]
+        rounds = []
+        for _ in range(args.rounds):
+            rounds.append(measure(args.threads))
+            if args.json:
+                print(json.dumps(rounds[-1]), flush=True)
         if args.json:
-            print(json.dumps(rounds))
             continue
         print("| | Pyrex | transformers | |\n|---|---|---|---|")
         for row in table(rounds):
