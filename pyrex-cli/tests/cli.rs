@@ -61,6 +61,7 @@ fn help_names_every_command_and_flag() {
         ("generate", "--stop --dtype --device --format --num-threads"),
         ("dump", "--model --image --prompt --out --taps"),
         ("bench", "--model --load-format --prompt-tokens --max-tokens --image --json --threads"),
+        ("bench", "--requests --max-sequences --shared-prefix"),
     ];
     for (command, flags) in flags {
         let help = succeeds(&[command, "--help"]);
@@ -83,6 +84,9 @@ fn bad_usage_exits_with_2() {
         &["generate", "--prompt", "p", "--top-k", "4"],
         &["dump", "--prompt", "p"],
         &["bench", "--image", "640"],
+        &["bench", "--requests", "0"],
+        &["bench", "--max-sequences", "2"],
+        &["bench", "--requests", "2", "--shared-prefix", "32"],
     ] {
         fails(arguments, 2, "");
     }
@@ -220,6 +224,47 @@ fn bench_measures_made_up_weights() {
     }
     let page = succeeds(&["bench", "--image", "64x48", "--prompt-tokens", "20", "--max-tokens", "2"]);
     for line in ["load", "vision", "prefill", "decode", "peak memory"] {
+        assert!(page.lines().any(|found| found.starts_with(line)), "{line}: {page}");
+    }
+}
+
+/// What `bench` measures on the bundled model, as one JSON object.
+fn bench(arguments: &str) -> Value {
+    let arguments: Vec<&str> = arguments.split(' ').collect();
+    let printed = succeeds(&[&["bench", "--json", "--threads", "1"], &arguments[..]].concat());
+    serde_json::from_str(&printed).expect("the output is JSON")
+}
+
+#[test]
+fn bench_measures_requests_that_run_together() {
+    let object = bench("--requests 3 --prompt-tokens 20 --max-tokens 64");
+    // The first token comes with the prompt, and the phase ends before the last: 62 steps are left if all begin at once.
+    let num_steps = object["decode"]["num_steps"].as_u64().expect("all decode together");
+    assert!((1..=62).contains(&num_steps), "{object}");
+    for figure in ["tokens_per_s", "step_ms", "overhead", "wall_overhead", "alone_tokens_per_s", "ratio"] {
+        assert!(object["decode"][figure].as_f64() > Some(0.0), "{figure}: {object}");
+    }
+    for figure in ["wall_s", "generated_tokens_per_s", "mean_ttft_ms", "max_ttft_ms"] {
+        assert!(object[figure].as_f64() > Some(0.0), "{figure}: {object}");
+    }
+    // Two in a step never are all three.
+    let object = bench("--requests 3 --max-sequences 2 --prompt-tokens 20 --max-tokens 3");
+    assert_eq!((&object["decode"], &object["max_sequences"]), (&Value::Null, &2.into()));
+    let page = succeeds(&["bench", "--requests", "2", "--prompt-tokens", "20", "--max-tokens", "6"]);
+    for line in ["requests", "decode", "  overhead", "  one alone", "  ratio", "all", "first token"] {
+        assert!(page.lines().any(|found| found.starts_with(line)), "{line}: {page}");
+    }
+}
+
+#[test]
+fn bench_measures_a_prefix_that_the_cache_holds() {
+    let object = bench("--shared-prefix 40");
+    assert_eq!((&object["prefix_tokens"], &object["cached_tokens"]), (&40.into(), &32.into()));
+    for figure in ["cold_ttft_ms", "cached_ttft_ms", "ratio"] {
+        assert!(object[figure].as_f64() > Some(0.0), "{figure}: {object}");
+    }
+    let page = succeeds(&["bench", "--shared-prefix", "40"]);
+    for line in ["prefix", "first token", "  shared", "  sooner"] {
         assert!(page.lines().any(|found| found.starts_with(line)), "{line}: {page}");
     }
 }

@@ -1,65 +1,18 @@
-//! `pyrex bench`: how long loading, the vision tower, prefill and decode take, and how much memory.
+//! One request at a time: loading, the vision tower, prefill, decode, and memory.
 //!
 //! One warm-up request, then [`NUM_RUNS`] of the same; each figure is the median. The answer goes on past stop tokens.
 //! After each run the machine's memory is read for a moment: decoding is bound by reading weights, and how fast memory is
 //! changes with whatever else the machine does.
 
-use crate::fail::Failure;
-use crate::options::{ModelArguments, RunArguments, ThreadArguments, at_least_one};
-use crate::picture::{Picture, parse_size};
-use crate::progress;
-use clap::{Args, ValueEnum};
-use pyrex_core::{
-    Chat, Completion, EncodedPrompt, Engine, EngineOptions, LoadFormat, Message, Prompt, Request,
-    SamplingParams, describe,
+use super::machine::{Reader, peak_rss_bytes};
+use super::{
+    Arguments, IMAGE_ROOM, NUM_RUNS, Setup, answer_of, made_up_ids, median, open, room_for, with_head,
 };
+use crate::fail::Failure;
+use pyrex_core::{Chat, Completion, EncodedPrompt, Engine, Message, Prompt, Request, describe};
 use serde_json::{Value, json};
-use std::fs;
-use std::hint::black_box;
 use std::io::{Write, stdout};
-use std::num::NonZeroUsize;
-use std::thread;
 use std::time::Instant;
-
-/// How often the request is measured.
-const NUM_RUNS: usize = 3;
-/// Room in the longest sequence for the tokens of an image, whose number is known only once it is resized.
-const IMAGE_ROOM: usize = 1200;
-
-/// Arguments of `bench`.
-#[derive(Args)]
-pub(crate) struct Arguments {
-    #[command(flatten)]
-    model: ModelArguments,
-    #[command(flatten)]
-    run: RunArguments,
-    #[command(flatten)]
-    threads: ThreadArguments,
-    /// Where the weights come from
-    #[arg(long, value_enum, default_value_t)]
-    load_format: Format,
-    /// Length of the prompt, its image included
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = at_least_one)]
-    prompt_tokens: usize,
-    /// Tokens to generate
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
-    max_tokens: usize,
-    /// Begin the prompt with a picture of this size
-    #[arg(long, value_name = "WxH", value_parser = parse_size)]
-    image: Option<Picture>,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Clone, Copy, Default, ValueEnum)]
-enum Format {
-    /// The files of the checkpoint.
-    #[default]
-    Safetensors,
-    /// Made-up numbers of the right shapes: a lone config.json will do as --model.
-    Dummy,
-}
 
 /// The medians over all runs.
 #[derive(Default)]
@@ -80,21 +33,21 @@ struct Figures {
     read_bytes_per_s: f64,
 }
 
-/// Runs the command.
-pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let engine = open(arguments)?;
+/// Runs the mode.
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let max_model_len = room_for(arguments.prompt_tokens + arguments.max_tokens + IMAGE_ROOM);
+    let engine = open(arguments, Setup { max_model_len, ..Setup::default() })?;
     let (preprocess_ms, prompt) = prompt(&engine, arguments)?;
-    let measure = |max_tokens| -> Result<Completion, Failure> {
-        let sampling =
-            SamplingParams { max_tokens: Some(max_tokens), ignore_eos: true, ..SamplingParams::default() };
-        Ok(engine.submit(Request::new(prompt.clone()).with_sampling(sampling))?.wait()?)
+    let measure = || -> Result<Completion, Failure> {
+        let request = Request::new(prompt.clone()).with_sampling(answer_of(arguments.max_tokens));
+        Ok(engine.submit(request)?.wait()?)
     };
-    measure(arguments.max_tokens)?;
+    measure()?;
     let peak_rss_bytes = peak_rss_bytes();
     let reader = Reader::new(arguments.threads.num_threads);
     let (mut runs, mut reads) = (Vec::new(), Vec::new());
     for _ in 0..NUM_RUNS {
-        runs.push(measure(arguments.max_tokens)?);
+        runs.push(measure()?);
         reads.push(reader.bytes_per_s());
     }
     let decode_bytes = describe(&arguments.model.source()?)?.decode_bytes;
@@ -111,23 +64,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
 }
 
-fn open(arguments: &Arguments) -> Result<Engine, Failure> {
-    let longest = arguments.prompt_tokens + arguments.max_tokens + IMAGE_ROOM;
-    let options = EngineOptions::new(arguments.model.source()?);
-    Ok(Engine::open(EngineOptions {
-        device: arguments.run.device,
-        dtype: arguments.run.dtype,
-        num_threads: arguments.threads.num_threads,
-        load_format: match arguments.load_format {
-            Format::Safetensors => LoadFormat::Safetensors,
-            Format::Dummy => LoadFormat::Dummy,
-        },
-        max_model_len: (longest > EngineOptions::DEFAULT_MAX_MODEL_LEN).then_some(longest),
-        progress: progress::on_terminal(),
-        ..options
-    })?)
-}
-
 /// The picture if there is one, then ordinary ids up to the length asked for; and how long that took.
 fn prompt(engine: &Engine, arguments: &Arguments) -> Result<(f64, EncodedPrompt), Failure> {
     let started = Instant::now();
@@ -139,11 +75,8 @@ fn prompt(engine: &Engine, arguments: &Arguments) -> Result<(f64, EncodedPrompt)
         }
     };
     let preprocess_ms = started.elapsed().as_secs_f64() * 1e3;
-    // Special tokens stand at the ends of a vocabulary; the lower half past its beginning is ordinary.
-    let half = (engine.spec().vocab_size / 2).max(1);
-    let ids = (encoded.input_ids.len()..arguments.prompt_tokens).map(|i| ((i * 31 + 97) % half) as u32);
-    let ids: Vec<u32> = ids.collect();
-    encoded.input_ids.extend(ids);
+    let ids = made_up_ids(engine, 0, arguments.prompt_tokens);
+    encoded.input_ids.extend(ids.iter().skip(encoded.input_ids.len()));
     Ok((preprocess_ms, encoded))
 }
 
@@ -161,37 +94,6 @@ fn medians(runs: &[Completion]) -> Figures {
         image_tokens: usage.image_tokens,
         completion_tokens: usage.completion_tokens,
         ..Figures::default()
-    }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-/// Memory to read, larger than any cache.
-struct Reader {
-    words: Vec<u64>,
-    num_threads: usize,
-}
-
-impl Reader {
-    const BYTES: usize = 512 << 20;
-
-    fn new(num_threads: Option<usize>) -> Self {
-        let cores = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        Self { words: vec![1; Self::BYTES / 8], num_threads: num_threads.unwrap_or_else(cores) }
-    }
-
-    /// Reads everything once, a part on each thread.
-    fn bytes_per_s(&self) -> f64 {
-        let started = Instant::now();
-        thread::scope(|scope| {
-            for part in self.words.chunks(self.words.len().div_ceil(self.num_threads)) {
-                scope.spawn(|| black_box(part.iter().fold(0, |sum, word| sum ^ word)));
-            }
-        });
-        Self::BYTES as f64 / started.elapsed().as_secs_f64()
     }
 }
 
@@ -244,16 +146,7 @@ fn print(figures: &Figures) -> Result<(), Failure> {
 }
 
 fn as_json(arguments: &Arguments, figures: &Figures) -> Value {
-    json!({
-        "model": arguments.model.name(),
-        "load_format": match arguments.load_format {
-            Format::Safetensors => "safetensors",
-            Format::Dummy => "dummy",
-        },
-        "device": arguments.run.device.to_string(),
-        "dtype": arguments.run.dtype().to_string(),
-        "num_threads": arguments.threads.num_threads,
-        "num_runs": NUM_RUNS,
+    let figures = json!({
         "prompt_tokens": figures.prompt_tokens,
         "image_tokens": figures.image_tokens,
         "completion_tokens": figures.completion_tokens,
@@ -268,12 +161,6 @@ fn as_json(arguments: &Arguments, figures: &Figures) -> Value {
         "read_bytes_per_s": figures.read_bytes_per_s,
         "ttft_ms": figures.ttft_ms,
         "peak_rss_bytes": figures.peak_rss_bytes,
-    })
-}
-
-/// The most memory this process has held, where the system says so.
-fn peak_rss_bytes() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+    });
+    with_head(arguments, figures)
 }
