@@ -306,3 +306,22 @@ fn sampling_that_no_request_may_ask_for_is_refused_as_a_checkpoints_default() {
         assert!(error.message().contains(field), "{error}");
     }
 }
+
+/// Eight replacements of one letter by sixteen would make four gigabytes of it.
+#[test]
+fn a_normalizer_that_blows_a_text_up_is_refused() {
+    let replace = |content: &str| serde_json::json!({"type": "Replace", "pattern": {"String": "a"}, "content": content});
+    for (num_parts, refused) in [(1, false), (2, true), (8, true)] {
+        let mut files = files();
+        let mut tokenizer: Value = serde_json::from_slice(&files["tokenizer.json"]).unwrap();
+        let parts = vec![replace(&"a".repeat(16)); num_parts];
+        tokenizer["normalizer"] = serde_json::json!({"type": "Sequence", "normalizers": parts});
+        files.insert("tokenizer.json".to_string(), tokenizer.to_string().into_bytes());
+        let loaded = load(&options(in_memory(files), LoadFormat::Safetensors));
+        assert_eq!(loaded.is_err(), refused, "{num_parts} replacements");
+        if let Err(error) = loaded {
+            assert_eq!(error.kind(), ErrorKind::InvalidModel);
+            assert!(error.message().contains("expected at most 64"), "{error}");
+        }
+    }
+}
