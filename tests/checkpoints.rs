@@ -222,3 +222,106 @@ fn dummy_weights_run_from_a_lone_config() {
     let ids = pyrex_tests::greedy(&loaded, &prompt, 3, &[]);
     assert_eq!(ids, pyrex_tests::greedy(&loaded, &prompt, 3, &[]));
 }
+
+#[test]
+fn a_tensors_name_cannot_break_the_line_of_an_error() {
+    let mut files = files();
+    rewrite(&mut files, |name, view| match name {
+        "model.language_model.norm.weight" => {
+            Some(("a\n\x1b[31mb".to_string(), view.shape().to_vec(), view.dtype()))
+        }
+        _ => unchanged(name, &view),
+    });
+    let error = refusal(files);
+    assert!(error.message().contains("a  [31mb: not a tensor of this model"), "{error}");
+    assert!(!error.message().contains(char::is_control), "{error}");
+}
+
+#[test]
+fn a_vision_tower_of_a_million_layers_is_refused_before_its_tensors_are_counted() {
+    let mut files = files();
+    edit_config(&mut files, |config| config["vision_config"]["num_hidden_layers"] = Value::from(1 << 20));
+    let source = in_memory(files.clone());
+    for error in [describe(&source).unwrap_err(), refusal(files)] {
+        assert_eq!(error.kind(), ErrorKind::InvalidModel);
+        assert!(error.message().contains("vision_config: num_hidden_layers is 1048576"), "{error}");
+    }
+}
+
+/// The sizes are those of the config; no file is needed to describe it.
+#[test]
+fn a_model_of_more_parameters_than_a_number_holds_is_described() {
+    let mut files = files();
+    files.remove("model.safetensors");
+    edit_config(&mut files, |config| {
+        for field in ["hidden_size", "patch_size", "intermediate_size", "head_dim", "position_embedding_size"]
+        {
+            config["vision_config"][field] = Value::from(1 << 20);
+        }
+        for field in ["num_attention_heads", "num_key_value_heads"] {
+            config["vision_config"][field] = Value::from(1 << 20);
+        }
+        config["vision_config"]["num_hidden_layers"] = Value::from(64);
+    });
+    assert_eq!(describe(&in_memory(files)).unwrap().num_bytes(), u64::MAX);
+}
+
+#[test]
+fn images_must_be_cut_as_the_vision_tower_reads_them() {
+    for (field, value, words) in [
+        ("patch_size", 8, "[8, 3], vision_config [16, 3]"),
+        ("pooling_kernel_size", 2, "[16, 2], vision_config [16, 3]"),
+        ("patch_size", 256, "expected soft tokens of 1 to 128 pixels a side"),
+        ("pooling_kernel_size", 0, "expected soft tokens of 1 to 128 pixels a side"),
+    ] {
+        let mut files = files();
+        let mut config: Value = serde_json::from_slice(&files["processor_config.json"]).unwrap();
+        config["image_processor"][field] = Value::from(value);
+        files.insert("processor_config.json".to_string(), config.to_string().into_bytes());
+        let error = refusal(files);
+        assert_eq!(error.kind(), ErrorKind::InvalidModel);
+        assert!(error.message().contains(words), "{error}");
+    }
+}
+
+/// Without the special tokens' names in `tokenizer_config.json` only the ids themselves can tell.
+#[test]
+fn an_images_marks_may_not_be_its_placeholder() {
+    let mut files = files();
+    files.remove("tokenizer_config.json");
+    edit_config(&mut files, |config| config["boi_token_id"] = config["image_token_id"].clone());
+    assert!(refusal(files).message().contains("image_token_id is 2043, expected another id"));
+}
+
+/// A request without parameters of its own would be refused for what the checkpoint says.
+#[test]
+fn sampling_that_no_request_may_ask_for_is_refused_as_a_checkpoints_default() {
+    for (field, value) in [("temperature", -1.0), ("temperature", 1e39), ("top_p", 0.0), ("top_p", 1.5)] {
+        let mut files = files();
+        let mut generation: Value = serde_json::from_slice(&files["generation_config.json"]).unwrap();
+        generation[field] = Value::from(value);
+        files.insert("generation_config.json".to_string(), generation.to_string().into_bytes());
+        let error = refusal(files);
+        assert_eq!(error.kind(), ErrorKind::InvalidModel);
+        assert!(error.message().contains(field), "{error}");
+    }
+}
+
+/// Eight replacements of one letter by sixteen would make four gigabytes of it.
+#[test]
+fn a_normalizer_that_blows_a_text_up_is_refused() {
+    let replace = |content: &str| serde_json::json!({"type": "Replace", "pattern": {"String": "a"}, "content": content});
+    for (num_parts, refused) in [(1, false), (2, true), (8, true)] {
+        let mut files = files();
+        let mut tokenizer: Value = serde_json::from_slice(&files["tokenizer.json"]).unwrap();
+        let parts = vec![replace(&"a".repeat(16)); num_parts];
+        tokenizer["normalizer"] = serde_json::json!({"type": "Sequence", "normalizers": parts});
+        files.insert("tokenizer.json".to_string(), tokenizer.to_string().into_bytes());
+        let loaded = load(&options(in_memory(files), LoadFormat::Safetensors));
+        assert_eq!(loaded.is_err(), refused, "{num_parts} replacements");
+        if let Err(error) = loaded {
+            assert_eq!(error.kind(), ErrorKind::InvalidModel);
+            assert!(error.message().contains("expected at most 64"), "{error}");
+        }
+    }
+}

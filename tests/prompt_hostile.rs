@@ -108,6 +108,17 @@ fn headers_that_claim_too_much_are_refused_before_decoding() {
     assert!(error.message().contains("37×23"), "{error}");
 }
 
+/// A scan that changes nothing takes a hundred bytes of the file and a walk over the picture.
+#[test]
+fn a_jpeg_of_more_scans_than_encoders_write_is_refused() {
+    let (_, file) = formats().into_iter().find(|(name, _)| name == "jpeg_grey_progressive.jpg").unwrap();
+    let (start, end) = (file.windows(2).rposition(|two| two == [0xff, 0xda]).unwrap(), file.len() - 2);
+    let repeated = |times| [&file[..start], &file[start..end].repeat(times), &file[end..]].concat();
+    assert!(decode(&repeated(20), &ImageLimits::default()).is_ok());
+    let error = decode(&repeated(40), &ImageLimits::default()).unwrap_err();
+    assert_eq!(error.message(), "image: more than 32 scans");
+}
+
 #[test]
 fn damaged_tokenizers_are_invalid_models() {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../models/shapes/tokenizer.json");
@@ -132,6 +143,19 @@ fn damaged_tokenizers_are_invalid_models() {
     }
 }
 
+/// An id is a number of 32 bits, and one more than the largest of them is none.
+#[test]
+fn the_largest_id_a_tokenizer_can_claim_lists_no_more_tokens_than_models_have() {
+    let tokenizer = json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "pre_tokenizer": null,
+        "post_processor": null, "added_tokens": [], "decoder": {"type": "ByteFallback"},
+        "model": {"type": "BPE", "vocab": {"a": 0, "b": 7, "c": u32::MAX}, "merges": []},
+    });
+    let tokenizer = Tokenizer::from_bytes(tokenizer.to_string().as_bytes()).unwrap();
+    assert_eq!(tokenizer.detokenizer().vocabulary().len(), 8);
+    assert_eq!(tokenizer.detokenizer().push(u32::MAX), "c");
+}
+
 fn render(source: &str, message: &str) -> Result<String, pyrex_core::Error> {
     let tokens: Map<String, Value> = Map::from_iter([("bos_token".to_owned(), json!("<bos>"))]);
     ChatTemplate::new(source, tokens)?.render(&Chat::new(vec![Message::text("user", message)]))
@@ -147,6 +171,14 @@ fn templates_that_loop_end_with_an_error() {
     assert_eq!(render(recursive, "").unwrap_err().kind(), ErrorKind::InvalidRequest);
     let huge = "{{ 'x' * 100000000000 }}";
     assert_eq!(render(huge, "").unwrap_err().kind(), ErrorKind::InvalidRequest);
+}
+
+#[test]
+fn a_template_that_writes_without_end_is_stopped_at_16_mib() {
+    let endless = "{% set x = 'x' * 1000000 %}{% for a in range(99999) %}{{ x }}{% endfor %}";
+    let error = render(endless, "").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidRequest);
+    assert!(error.message().contains("more than 16777216 bytes"), "{error}");
 }
 
 #[test]

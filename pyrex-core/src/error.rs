@@ -68,7 +68,7 @@ macro_rules! constructors {
         $(
             #[doc = concat!("An error of kind [`ErrorKind::", stringify!($kind), "`].")]
             pub fn $name(message: impl fmt::Display) -> Self {
-                Self { kind: ErrorKind::$kind, message: message.to_string() }
+                Self { kind: ErrorKind::$kind, message: one_line(message.to_string()) }
             }
         )+
     };
@@ -101,8 +101,13 @@ impl Error {
 
     /// The same error with `context` in front of its message, as in `config.json: …`.
     pub fn context(self, context: impl fmt::Display) -> Self {
-        Self { kind: self.kind, message: format!("{context}: {}", self.message) }
+        Self { kind: self.kind, message: one_line(format!("{context}: {}", self.message)) }
     }
+}
+
+/// What a message quotes, such as a tensor's name, may hold line breaks and what moves a terminal's cursor.
+fn one_line(message: String) -> String {
+    if message.contains(char::is_control) { message.replace(char::is_control, " ") } else { message }
 }
 
 impl fmt::Display for Error {

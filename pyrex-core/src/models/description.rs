@@ -50,12 +50,12 @@ pub struct ComponentDescription {
 impl ModelDescription {
     /// Parameters of all components.
     pub fn num_parameters(&self) -> u64 {
-        self.components.iter().map(|component| component.num_parameters).sum()
+        self.components.iter().map(|component| component.num_parameters).fold(0, u64::saturating_add)
     }
 
     /// Bytes of all components.
     pub fn num_bytes(&self) -> u64 {
-        self.components.iter().map(|component| component.num_bytes).sum()
+        self.components.iter().map(|component| component.num_bytes).fold(0, u64::saturating_add)
     }
 }
 

@@ -211,7 +211,7 @@ pub struct GenerationDefaults {
 /// Reads `generation_config.json`; without one, or without ids in it, `eos_token_ids` of `config.json` end a generation.
 ///
 /// # Errors
-/// `InvalidModel` if the file is damaged.
+/// `InvalidModel` if the file is damaged or asks for a temperature or mass that no request may ask for.
 pub fn generation_defaults(source: &ModelSource, eos_token_ids: &[u32]) -> Result<GenerationDefaults> {
     #[derive(Default, Deserialize)]
     #[serde(default)]
@@ -235,6 +235,20 @@ pub fn generation_defaults(source: &ModelSource, eos_token_ids: &[u32]) -> Resul
         },
         false => SamplingDefaults::default(),
     };
+    check_sampling(&sampling).map_err(|e| e.context(NAME))?;
     let stop_ids = raw.eos_token_id.map_or_else(|| eos_token_ids.to_vec(), OneOrMany::into_vec);
     Ok(GenerationDefaults { stop_ids, sampling })
+}
+
+/// What a request without parameters of its own is sampled with must not be what no request may ask for.
+fn check_sampling(sampling: &SamplingDefaults) -> Result<()> {
+    match *sampling {
+        SamplingDefaults { temperature: Some(t), .. } if !(t.is_finite() && t >= 0.0) => {
+            Err(Error::invalid_model(format_args!("temperature is {t}, expected a number of at least 0")))
+        }
+        SamplingDefaults { top_p: Some(p), .. } if !(p > 0.0 && p <= 1.0) => {
+            Err(Error::invalid_model(format_args!("top_p is {p}, expected a number above 0 and up to 1")))
+        }
+        _ => Ok(()),
+    }
 }

@@ -9,6 +9,8 @@ use serde_json::Value;
 use std::fmt;
 use std::sync::Arc;
 
+/// Above every model's: a tokenizer may claim the id 2³² − 1, and a list of what each id says ends before that.
+const MAX_IDS: u32 = 1 << 20;
 const REPLACEMENT: &str = "\u{fffd}";
 
 /// A stream from ids to text. A clone taken before the first [`push`](Self::push) is a fresh stream.
@@ -137,7 +139,8 @@ impl Vocabulary {
         match self {
             Self::Pieces(pieces) => pieces.len() as u32,
             Self::Tokenizer(tokenizer) => {
-                tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id + 1)
+                let ids = tokenizer.get_vocab(true).into_values().filter(|id| *id < MAX_IDS);
+                ids.max().map_or(0, |id| id + 1)
             }
         }
     }

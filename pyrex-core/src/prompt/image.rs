@@ -14,7 +14,7 @@ use super::jpeg;
 use crate::error::{Error, Result};
 use image::codecs::{bmp::BmpDecoder, png::PngDecoder, webp::WebPDecoder};
 use image::metadata::Orientation;
-use image::{ColorType, ImageDecoder, ImageError, Limits};
+use image::{ColorType, ImageDecoder, Limits};
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -119,7 +119,7 @@ pub fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage> {
 }
 
 fn decode_png(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage> {
-    let decoder = PngDecoder::with_limits(Cursor::new(bytes), allocation(limits)).map_err(unreadable)?;
+    let decoder = PngDecoder::with_limits(Cursor::new(bytes), allocation(limits)).map_err(invalid)?;
     let mut decoder = checked(decoder, limits)?;
     let orientation = decoder.orientation().map_or(1, Orientation::to_exif);
     Ok(to_rgb(decoder)?.upright(orientation))
@@ -133,11 +133,11 @@ fn decode_jpeg(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage> {
 }
 
 fn decode_webp(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage> {
-    to_rgb(checked(WebPDecoder::new(Cursor::new(bytes)).map_err(unreadable)?, limits)?)
+    to_rgb(checked(WebPDecoder::new(Cursor::new(bytes)).map_err(invalid)?, limits)?)
 }
 
 fn decode_bmp(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage> {
-    to_rgb(checked(BmpDecoder::new(Cursor::new(bytes)).map_err(unreadable)?, limits)?)
+    to_rgb(checked(BmpDecoder::new(Cursor::new(bytes)).map_err(invalid)?, limits)?)
 }
 
 /// The first frame over the background colour, which also shows through transparent pixels, as in the reference.
@@ -190,7 +190,7 @@ pub(super) fn check_size(width: usize, height: usize, limits: &ImageLimits) -> R
 fn checked<D: ImageDecoder>(mut decoder: D, limits: &ImageLimits) -> Result<D> {
     let (width, height) = decoder.dimensions();
     check_size(width as usize, height as usize, limits)?;
-    decoder.set_limits(allocation(limits)).map_err(unreadable)?;
+    decoder.set_limits(allocation(limits)).map_err(invalid)?;
     Ok(decoder)
 }
 
@@ -200,7 +200,7 @@ fn to_rgb(decoder: impl ImageDecoder) -> Result<RgbImage> {
     let total =
         usize::try_from(decoder.total_bytes()).map_err(|_| invalid("more bytes than memory can have"))?;
     let mut raw = vec![0; total];
-    decoder.read_image(&mut raw).map_err(unreadable)?;
+    decoder.read_image(&mut raw).map_err(invalid)?;
     let (is_wide, channels) = match color {
         ColorType::L8 => (false, 1),
         ColorType::La8 => (false, 2),
@@ -225,8 +225,4 @@ fn to_rgb(decoder: impl ImageDecoder) -> Result<RgbImage> {
 
 pub(super) fn invalid(message: impl std::fmt::Display) -> Error {
     Error::invalid_request(format_args!("image: {message}"))
-}
-
-fn unreadable(error: ImageError) -> Error {
-    invalid(error.to_string().replace('\n', " "))
 }

@@ -7,9 +7,12 @@ use crate::error::{Error, Result};
 use crate::prompt::{Chat, Content, Message, Part, python};
 use minijinja::{Environment, ErrorKind, Value as Jinja};
 use serde_json::{Map, Value, json};
+use std::io;
 
 /// Instructions a rendering may take: about two seconds; a conversation of 1,000 turns needs under a hundredth of it.
 const FUEL: u64 = 50_000_000;
+/// Longer than any model's context.
+const MAX_PROMPT_BYTES: usize = 16 << 20;
 const MAX_TEMPLATE_BYTES: usize = 4 << 20;
 const NAME: &str = "chat_template";
 
@@ -37,7 +40,7 @@ impl ChatTemplate {
         environment.set_fuel(Some(FUEL));
         python::teach(&mut environment);
         environment.add_template_owned(NAME, source.to_owned()).map_err(|e| {
-            Error::invalid_model(format_args!("the chat template does not parse: {}", one_line(&e)))
+            Error::invalid_model(format_args!("the chat template does not parse: {}", chain(&e)))
         })?;
         Ok(Self { environment, special_tokens })
     }
@@ -72,7 +75,8 @@ impl ChatTemplate {
     /// Renders `chat`; each image is whatever placeholder the template writes for one.
     ///
     /// # Errors
-    /// `InvalidRequest` if the template refuses the conversation or takes more than 50 million steps.
+    /// `InvalidRequest` if the template refuses the conversation, takes more than 50 million steps or writes more than
+    /// 16 MiB. What it holds in variables on the way is not bounded: a template is a program, to be trusted as one.
     pub fn render(&self, chat: &Chat) -> Result<String> {
         let mut context = self.special_tokens.clone();
         context.insert("add_generation_prompt".into(), Value::Bool(true));
@@ -81,13 +85,33 @@ impl ChatTemplate {
         let tools = if chat.tools.is_empty() { Value::Null } else { chat.tools.clone().into() };
         context.insert("tools".into(), tools);
         context.entry("documents").or_insert(Value::Null);
-        let template = self.environment.get_template(NAME).map_err(|e| Error::internal(one_line(&e)))?;
-        template.render(Jinja::from_serialize(&context)).map_err(|error| match error.kind() {
+        let template = self.environment.get_template(NAME).map_err(|e| Error::internal(chain(&e)))?;
+        let mut prompt = BoundedBytes(Vec::new());
+        let rendered = template.render_captured_to(Jinja::from_serialize(&context), &mut prompt);
+        rendered.map_err(|error| match error.kind() {
             ErrorKind::OutOfFuel => {
                 Error::invalid_request(format_args!("the chat template took more than {FUEL} steps"))
             }
-            _ => Error::invalid_request(format_args!("the chat template failed: {}", one_line(&error))),
-        })
+            _ => Error::invalid_request(format_args!("the chat template failed: {}", chain(&error))),
+        })?;
+        String::from_utf8(prompt.0).map_err(Error::internal)
+    }
+}
+
+/// What a template wrote, up to [`MAX_PROMPT_BYTES`].
+struct BoundedBytes(Vec<u8>);
+
+impl io::Write for BoundedBytes {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > MAX_PROMPT_BYTES {
+            return Err(io::Error::other(format!("it wrote more than {MAX_PROMPT_BYTES} bytes")));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -146,7 +170,7 @@ fn special_tokens(config: &Value) -> Map<String, Value> {
         .collect()
 }
 
-fn one_line(error: &minijinja::Error) -> String {
+fn chain(error: &minijinja::Error) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(inner) = source {
@@ -154,5 +178,5 @@ fn one_line(error: &minijinja::Error) -> String {
         text.push_str(&inner.to_string());
         source = inner.source();
     }
-    text.replace('\n', " ")
+    text
 }

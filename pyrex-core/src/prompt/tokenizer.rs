@@ -5,8 +5,12 @@
 
 use crate::error::{Error, Result};
 use crate::prompt::detokenizer::Detokenizer;
+use serde_json::Value;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+
+/// How many bytes of normalized text one byte of text may become: published tokenizers make three of a space.
+const MAX_GROWTH: usize = 64;
 
 /// A tokenizer, cheap to clone.
 #[derive(Clone)]
@@ -35,6 +39,13 @@ impl Tokenizer {
         // A file may carry the padding and truncation of whoever saved it; the reference resets both.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| Error::invalid_model(format_args!("tokenizer.json: {e}")))?;
+        let normalizer = serde_json::to_value(inner.get_normalizer()).unwrap_or_default();
+        let growth = growth(&normalizer);
+        if growth > MAX_GROWTH {
+            return Err(Error::invalid_model(format_args!(
+                "tokenizer.json: its normalizer may make a text {growth} times as long, expected at most {MAX_GROWTH}"
+            )));
+        }
         let inner = Arc::new(inner);
         let detokenizer = Detokenizer::new(Arc::clone(&inner))?;
         Ok(Self { inner, detokenizer })
@@ -80,6 +91,20 @@ impl Tokenizer {
     /// A fresh stream from ids to text.
     pub fn detokenizer(&self) -> Detokenizer {
         self.detokenizer.clone()
+    }
+}
+
+/// By how much replacements, one after another, may lengthen a text.
+fn growth(normalizer: &Value) -> usize {
+    if let Some(parts) = normalizer["normalizers"].as_array() {
+        return parts.iter().map(growth).fold(1, usize::saturating_mul);
+    }
+    // A regular expression may match nothing, between any two bytes.
+    let pattern_len = normalizer["pattern"]["String"].as_str().map_or(0, str::len);
+    match normalizer["content"].as_str() {
+        Some(content) if pattern_len > 0 => content.len().div_ceil(pattern_len).max(1),
+        Some(content) => content.len().saturating_add(1),
+        None => 1,
     }
 }
 

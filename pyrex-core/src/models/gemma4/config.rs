@@ -303,7 +303,7 @@ fn vision(raw: &RawVision) -> Result<VisionConfig> {
     Ok(VisionConfig {
         hidden_size: raw::size("hidden_size", raw.hidden_size, 768)?,
         intermediate_size: raw::size("intermediate_size", raw.intermediate_size, 3072)?,
-        num_hidden_layers: raw::size("num_hidden_layers", raw.num_hidden_layers, 16)?,
+        num_hidden_layers: raw::num_layers(raw.num_hidden_layers, 16)?,
         num_attention_heads: heads,
         head_dim,
         patch_size: raw::size("patch_size", raw.patch_size, 16)?,

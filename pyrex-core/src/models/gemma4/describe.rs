@@ -33,7 +33,7 @@ pub(super) fn describe(source: &ModelSource) -> Result<ModelDescription> {
     let mut description = ModelDescription {
         config: settings(&config),
         layers: config.text.layers.iter().map(|plan| layer(&config, plan)).collect(),
-        decode_bytes: bytes(DECODER_LAYERS) + bytes(head),
+        decode_bytes: bytes(DECODER_LAYERS).saturating_add(bytes(head)),
         components,
         kv_elements_per_token: config.kv_layout().elements_per_token(),
         ..named(source)?
@@ -108,8 +108,8 @@ fn components(source: &ModelSource, config: &Config) -> Result<Vec<ComponentDesc
 fn add(components: &mut Vec<ComponentDescription>, name: &str, num_parameters: u64, num_bytes: u64) {
     match components.iter_mut().find(|component| component.name == name) {
         Some(component) => {
-            component.num_parameters += num_parameters;
-            component.num_bytes += num_bytes;
+            component.num_parameters = component.num_parameters.saturating_add(num_parameters);
+            component.num_bytes = component.num_bytes.saturating_add(num_bytes);
         }
         None => components.push(ComponentDescription { name: name.to_string(), num_parameters, num_bytes }),
     }

@@ -22,7 +22,7 @@ use candle_core::{DType, Tensor};
 use config::Config;
 use decoder::Decoder;
 use pooler::MultimodalEmbedder;
-use prompt::Gemma4Processor;
+use prompt::{Gemma4Processor, ImageGrid};
 use std::sync::Arc;
 use vision::VisionTower;
 
@@ -54,6 +54,9 @@ fn load(options: &LoadOptions) -> Result<LoadedModel> {
         LoadFormat::Dummy => dummy::complete(&options.source, &config)?,
     };
     let processor = Gemma4Processor::new(&source)?;
+    if let Some(vision) = &config.vision {
+        check_grid(processor.grid(), vision)?;
+    }
     let generation = generation_defaults(&source, &config.eos_token_ids)?;
     let spec = ModelSpec {
         family: FAMILY.name,
@@ -72,6 +75,18 @@ fn load(options: &LoadOptions) -> Result<LoadedModel> {
     };
     let model = Gemma4::load(&store.with_progress(progress), config, spec)?;
     Ok(LoadedModel { model: Box::new(model), processor: Arc::new(processor) })
+}
+
+/// Images must be cut as the tower reads them.
+fn check_grid(grid: ImageGrid, vision: &config::VisionConfig) -> Result<()> {
+    let (cut, read) =
+        ([grid.patch_size, grid.pooling_kernel_size], [vision.patch_size, vision.pooling_kernel_size]);
+    if cut == read {
+        return Ok(());
+    }
+    Err(Error::invalid_model(format_args!(
+        "processor_config.json has patch_size and pooling_kernel_size {cut:?}, vision_config {read:?}"
+    )))
 }
 
 fn load_parts(store: &Store<'_>, config: &Config, dtype: DType) -> Result<(Decoder, Option<Vision>)> {

@@ -19,6 +19,8 @@ use std::sync::Arc;
 /// The budgets of soft tokens that the models were trained with.
 pub const SOFT_TOKEN_BUDGETS: [usize; 5] = [70, 140, 280, 560, 1120];
 const CHANNELS: usize = 3;
+/// Pixels along a side of a soft token: 48 in every published model, and at this bound a small image grows to 53 MiB.
+const MAX_SIDE: usize = 128;
 
 /// How images become patches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -299,6 +301,12 @@ impl Processor for Gemma4Processor {
 }
 
 fn check_known(tokenizer: &Tokenizer, template: Option<&ChatTemplate>, tokens: &ImageTokens) -> Result<()> {
+    if [tokens.begin, tokens.end].contains(&tokens.placeholder) {
+        return Err(Error::invalid_model(format_args!(
+            "config.json: image_token_id is {}, expected another id than boi_token_id and eoi_token_id",
+            tokens.placeholder
+        )));
+    }
     let named = [("boi_token", tokens.begin), ("image_token", tokens.placeholder), ("eoi_token", tokens.end)];
     for (name, id) in named {
         let known = tokenizer.id_to_token(id);
@@ -328,12 +336,11 @@ fn image_grid(source: &ModelSource) -> Result<ImageGrid> {
         pooling_kernel_size: raw.pooling_kernel_size.unwrap_or(3),
         max_soft_tokens: raw.max_soft_tokens.unwrap_or(280),
     };
-    let sides = [grid.patch_size, grid.pooling_kernel_size];
-    if !SOFT_TOKEN_BUDGETS.contains(&grid.max_soft_tokens)
-        || sides.iter().any(|side| !(1..=256).contains(side))
-    {
+    let side = grid.patch_size.saturating_mul(grid.pooling_kernel_size);
+    if !SOFT_TOKEN_BUDGETS.contains(&grid.max_soft_tokens) || !(1..=MAX_SIDE).contains(&side) {
         return Err(Error::invalid_model(format_args!(
-            "processor_config.json: {grid:?}, expected sizes of 1 to 256 and max_soft_tokens of {SOFT_TOKEN_BUDGETS:?}"
+            "processor_config.json: {grid:?}, expected soft tokens of 1 to {MAX_SIDE} pixels a side \
+             and max_soft_tokens of {SOFT_TOKEN_BUDGETS:?}"
         )));
     }
     Ok(grid)

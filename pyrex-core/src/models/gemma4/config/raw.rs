@@ -114,6 +114,16 @@ pub(super) fn size(field: &str, value: Option<usize>, default: usize) -> Result<
     }
 }
 
+/// `num_hidden_layers`.
+pub(super) fn num_layers(value: Option<usize>, default: usize) -> Result<usize> {
+    match size("num_hidden_layers", value, default)? {
+        num_layers if num_layers <= MAX_LAYERS => Ok(num_layers),
+        num_layers => Err(Error::invalid_model(format_args!(
+            "num_hidden_layers is {num_layers}, expected at most {MAX_LAYERS}"
+        ))),
+    }
+}
+
 /// `rms_norm_eps`.
 pub(super) fn eps(value: Option<f64>) -> Result<f64> {
     match value.unwrap_or(1e-6) {
@@ -163,10 +173,7 @@ impl RawText {
 
     /// The kind of every layer; without `layer_types` every sixth is full, and the last always is.
     pub(super) fn layer_kinds(&self) -> Result<Vec<LayerKind>> {
-        let num_layers = size("num_hidden_layers", self.num_hidden_layers, 30)?;
-        if num_layers > MAX_LAYERS {
-            return Err(Error::invalid_model(format_args!("num_hidden_layers is {num_layers}, expected at most {MAX_LAYERS}")));
-        }
+        let num_layers = num_layers(self.num_hidden_layers, 30)?;
         let default = |i: usize| if (i + 1).is_multiple_of(6) { LayerKind::Full } else { LayerKind::Sliding };
         let mut kinds = match &self.layer_types {
             None => (0..num_layers).map(default).collect(),
