@@ -53,7 +53,7 @@ pub struct EngineStats {
 /// Time spent in the parts of steps, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StepTimes {
-    /// Taking commands, choosing what runs, reserving blocks.
+    /// Ending and pausing requests, choosing what runs, reserving blocks.
     pub plan_ms: f64,
     /// The vision tower.
     pub encode_images_ms: f64,

@@ -44,7 +44,9 @@ pub fn free_bytes(device: &Device) -> Result<u64> {
     }
     let mut system = sysinfo::System::new();
     system.refresh_memory();
-    let limited = system.cgroup_limits().map_or(u64::MAX, |limits| limits.free_memory);
+    // What a group has free counts its page cache as taken, which gives way: of its limit only what is resident is.
+    let limited =
+        system.cgroup_limits().map_or(u64::MAX, |limits| limits.total_memory.saturating_sub(limits.rss));
     Ok(system.available_memory().min(limited))
 }
 
