@@ -6,7 +6,9 @@ use pyrex_core::kv::KvPool;
 use pyrex_core::models::LoadedModel;
 use pyrex_core::prompt::EncodedPrompt;
 use pyrex_core::trace::NoTap;
-use pyrex_tests::{BLOCK_SIZE, LAST, Run, chat_prompt, golden_json, load_model, pool, rel_l2, reordered};
+use pyrex_tests::{
+    BLOCK_SIZE, LAST, Run, chat_prompt, golden_json, ids, load_model, pool, rel_l2, reordered,
+};
 
 /// Blocks each sequence of a batch may use.
 const BLOCKS: usize = 12;
@@ -123,12 +125,7 @@ fn known_bugs_06_07_sequences_in_company_have_the_logits_they_have_alone() {
 #[test]
 fn prefill_and_decode_share_a_forward() {
     let loaded = load_model("e2b-like", DType::F32);
-    let ids: Vec<u32> = golden_json("e2b-like/long.json")["ids"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|id| id.as_u64().unwrap() as u32)
-        .collect();
+    let ids = ids(&golden_json("e2b-like/long.json")["ids"]);
     let prompt = |ids: &[u32]| EncodedPrompt { input_ids: ids.to_vec(), images: Vec::new() };
     let (a, b) = (prompt(&ids[..60]), prompt(&ids[30..90]));
     let (alone_a, alone_b) = (alone(&loaded, &a, 50), alone(&loaded, &b, 60));

@@ -4,7 +4,8 @@ use pyrex_core::models::{LoadFormat, LoadOptions, ModelSource, describe, load};
 use pyrex_core::trace::NoTap;
 use pyrex_core::{Error, ErrorKind};
 use pyrex_tests::{
-    ALL, F32_FACTOR, Files, Golden, Run, edit_config, in_memory, load_options, model_files, repository,
+    ALL, F32_FACTOR, Files, Golden, Run, edit_config, edit_json, in_memory, load_options, model_files,
+    repository,
 };
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
@@ -134,11 +135,9 @@ fn known_bug_13_stop_ids_are_the_generation_configs() {
         let loaded = load(&options(in_memory(files.clone()), LoadFormat::Safetensors)).unwrap();
         loaded.model.spec().stop_ids.clone()
     };
-    let mut generation: Value = serde_json::from_slice(&files["generation_config.json"]).unwrap();
     for (written, read) in [(serde_json::json!([1, 16, 9]), vec![1, 16, 9]), (serde_json::json!(7), vec![7])]
     {
-        generation["eos_token_id"] = written;
-        files.insert("generation_config.json".to_string(), generation.to_string().into_bytes());
+        edit_json(&mut files, "generation_config.json", |generation| generation["eos_token_id"] = written);
         assert_eq!(stop_ids(&files), read);
     }
     files.remove("generation_config.json");
@@ -275,9 +274,9 @@ fn images_must_be_cut_as_the_vision_tower_reads_them() {
         ("pooling_kernel_size", 0, "expected soft tokens of 1 to 128 pixels a side"),
     ] {
         let mut files = files();
-        let mut config: Value = serde_json::from_slice(&files["processor_config.json"]).unwrap();
-        config["image_processor"][field] = Value::from(value);
-        files.insert("processor_config.json".to_string(), config.to_string().into_bytes());
+        edit_json(&mut files, "processor_config.json", |config| {
+            config["image_processor"][field] = Value::from(value);
+        });
         let error = refusal(files);
         assert_eq!(error.kind(), ErrorKind::InvalidModel);
         assert!(error.message().contains(words), "{error}");
@@ -298,9 +297,7 @@ fn an_images_marks_may_not_be_its_placeholder() {
 fn sampling_that_no_request_may_ask_for_is_refused_as_a_checkpoints_default() {
     for (field, value) in [("temperature", -1.0), ("temperature", 1e39), ("top_p", 0.0), ("top_p", 1.5)] {
         let mut files = files();
-        let mut generation: Value = serde_json::from_slice(&files["generation_config.json"]).unwrap();
-        generation[field] = Value::from(value);
-        files.insert("generation_config.json".to_string(), generation.to_string().into_bytes());
+        edit_json(&mut files, "generation_config.json", |generation| generation[field] = Value::from(value));
         let error = refusal(files);
         assert_eq!(error.kind(), ErrorKind::InvalidModel);
         assert!(error.message().contains(field), "{error}");
@@ -313,10 +310,10 @@ fn a_normalizer_that_blows_a_text_up_is_refused() {
     let replace = |content: &str| serde_json::json!({"type": "Replace", "pattern": {"String": "a"}, "content": content});
     for (num_parts, refused) in [(1, false), (2, true), (8, true)] {
         let mut files = files();
-        let mut tokenizer: Value = serde_json::from_slice(&files["tokenizer.json"]).unwrap();
         let parts = vec![replace(&"a".repeat(16)); num_parts];
-        tokenizer["normalizer"] = serde_json::json!({"type": "Sequence", "normalizers": parts});
-        files.insert("tokenizer.json".to_string(), tokenizer.to_string().into_bytes());
+        edit_json(&mut files, "tokenizer.json", |tokenizer| {
+            tokenizer["normalizer"] = serde_json::json!({"type": "Sequence", "normalizers": parts});
+        });
         let loaded = load(&options(in_memory(files), LoadFormat::Safetensors));
         assert_eq!(loaded.is_err(), refused, "{num_parts} replacements");
         if let Err(error) = loaded {

@@ -7,14 +7,9 @@ use pyrex_core::prompt::EncodedPrompt;
 use pyrex_core::trace::NoTap;
 use pyrex_core::{Engine, EngineOptions, Request, SamplingParams};
 use pyrex_tests::{
-    CHECKPOINTS, How, LAST, NOTHING, Run, chat_prompt, golden_json, greedy, load_model, model_dir, rel_l2,
-    reordered,
+    CHECKPOINTS, How, LAST, NOTHING, Run, chat_prompt, golden_json, greedy, ids, load_model, model_dir,
+    rel_l2, reordered,
 };
-use serde_json::Value;
-
-fn ids(value: &Value) -> Vec<u32> {
-    value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
-}
 
 fn text_prompt(input_ids: &[u32]) -> EncodedPrompt {
     EncodedPrompt { input_ids: input_ids.to_vec(), images: Vec::new() }

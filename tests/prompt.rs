@@ -9,6 +9,7 @@ use pyrex_core::prompt::image::{ImageLimits, RgbImage, decode};
 use pyrex_core::prompt::resize::resize;
 use pyrex_core::prompt::tokenizer::Tokenizer;
 use pyrex_core::prompt::{Chat, Content, Message, Part, Prompt};
+use pyrex_tests::ids;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
@@ -29,10 +30,6 @@ fn rows(name: &str) -> Vec<Value> {
 
 fn usizes(row: &Value) -> Vec<usize> {
     row.as_array().unwrap().iter().filter_map(|n| n.as_u64().map(|n| n as usize)).collect()
-}
-
-fn ids(value: &Value) -> Vec<u32> {
-    usizes(value).into_iter().map(|id| id as u32).collect()
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -3,7 +3,7 @@
 
 use pyrex_core::prompt::EncodedPrompt;
 use pyrex_core::{Completion, Engine, EngineOptions, KvCacheSize, Request, RequestHandle, SamplingParams};
-use pyrex_tests::{CHECKPOINTS, chat_prompt, golden_json, model_dir};
+use pyrex_tests::{CHECKPOINTS, chat_prompt, golden_json, ids, model_dir};
 use serde_json::Value;
 
 /// How far two log-probabilities of one token may lie apart when only the order of sums differs: the tiny models' logits are
@@ -15,10 +15,6 @@ struct Case {
     request: Request,
     expected: Vec<u32>,
     has_image: bool,
-}
-
-fn ids(value: &Value) -> Vec<u32> {
-    value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
 }
 
 fn cases(checkpoint: &str) -> Vec<Case> {

@@ -66,9 +66,14 @@ pub fn in_memory(files: Files) -> ModelSource {
 
 /// Changes `config.json`.
 pub fn edit_config(files: &mut Files, change: impl FnOnce(&mut Value)) {
-    let mut config: Value = serde_json::from_slice(&files["config.json"]).expect("config.json is JSON");
-    change(&mut config);
-    files.insert("config.json".to_string(), config.to_string().into_bytes());
+    edit_json(files, "config.json", change);
+}
+
+/// Changes a JSON file of the checkpoint.
+pub fn edit_json(files: &mut Files, name: &str, change: impl FnOnce(&mut Value)) {
+    let mut json: Value = serde_json::from_slice(&files[name]).expect("the file is JSON");
+    change(&mut json);
+    files.insert(name.to_string(), json.to_string().into_bytes());
 }
 
 /// A JSON file under the goldens.
@@ -129,9 +134,7 @@ impl Golden {
                 };
                 (name.to_string(), tap)
             });
-        let input_ids =
-            json("input_ids").as_array().expect("ids").iter().map(|id| index(id) as u32).collect();
-        Self { taps: taps.collect(), messages: json("messages"), input_ids }
+        Self { taps: taps.collect(), messages: json("messages"), input_ids: ids(&json("input_ids")) }
     }
 }
 
@@ -173,6 +176,11 @@ pub fn rel_l2(ours: &[f32], theirs: &[f32]) -> f64 {
     let error: f64 = ours.iter().zip(theirs).map(|(a, b)| square(f64::from(*a) - f64::from(*b))).sum();
     let norm: f64 = theirs.iter().map(|b| square(f64::from(*b))).sum();
     (error / norm.max(f64::MIN_POSITIVE)).sqrt()
+}
+
+/// A JSON list of token ids.
+pub fn ids(value: &Value) -> Vec<u32> {
+    value.as_array().expect("ids").iter().map(|id| index(id) as u32).collect()
 }
 
 fn index(value: &Value) -> usize {

@@ -36,7 +36,8 @@ impl Lease {
     }
 
     /// The blocks held in each group.
-    pub fn held(&self) -> impl Iterator<Item = &[u32]> {
+    #[cfg(test)]
+    pub(super) fn held(&self) -> impl Iterator<Item = &[u32]> {
         self.tables.iter().map(|table| &table.blocks[table.num_passed..])
     }
 }
@@ -93,11 +94,6 @@ impl BlockCache {
             index: PrefixIndex::default(),
         };
         Self { groups: groups.iter().map(group).collect(), block_size, digests, remembers }
-    }
-
-    /// Tokens per block.
-    pub fn block_size(&self) -> usize {
-        self.block_size
     }
 
     /// How the blocks of each group stand.
