@@ -75,6 +75,14 @@ TAP_CASES = {
 RED_CIRCLE = {"red_circle": [user(image("red_circle"), text("Describe this image."))]}
 FINE_CASES = {"e2b-like": ("text", "image"), "e4b-like": ("text", "image"), "text-only": ("text",), "shapes": ("red_circle", "text")}
 
+# Dumps of `e2b-like` for `pyrex bisect`: name -> (dtype, messages). Both prompts are longer than its sliding window of 16.
+COUNT_SHAPES = "Describe this image. What color is the background, and how many shapes do you see?"
+SHORT_STORY = "Once upon a time a small red circle met a blue square and 12 pink diamonds. What happened then?"
+BISECT = {
+    "image_f32": ("f32", [user(image("pattern_430x24"), text(COUNT_SHAPES))]),
+    "text_bf16": ("bf16", [user(SHORT_STORY)]),
+}
+
 TEXT_CHATS = [
     [user("Hello!")],
     [user(LONG_QUESTION)],

@@ -1,6 +1,7 @@
 """Regenerates `tests/golden/` from nothing: `make golden`, or `python make_goldens.py [--out FOLDER]`.
 
-Needs `models/shapes/` and this folder only. Running it twice gives the same bytes.
+Needs `models/shapes/` and this folder only. Running it twice gives the same bytes. `--only bisect` writes `bisect/`
+alone, with the checkpoint that already lies there, and lists it in the manifest.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import bisect_goldens
 import cases
 import goldens
 import make_tiny
@@ -25,10 +27,17 @@ def main(out):
     for name in [*make_tiny.TINY, "shapes"]:
         print(f"{name} …", flush=True)
         left_out[name] = write_checkpoint_goldens(name, out)
+    bisect_goldens.write_bisect(out)
     write_manifest(out, left_out)
     preprocess = HERE / "preprocess.py"
     if preprocess.exists():
         subprocess.run([sys.executable, preprocess, "--out", out / "prompt"], check=True)
+
+
+def bisect_alone(out):
+    """Rewrites the dumps for bisecting; the manifest keeps what it says about the rest."""
+    bisect_goldens.write_bisect(out)
+    write_manifest(out, json.loads((out / "MANIFEST.json").read_text())["greedy"]["left_out"])
 
 
 def write_checkpoint_goldens(name, out):
@@ -61,4 +70,6 @@ def write_manifest(out, left_out):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=HERE.parent / "tests" / "golden")
-    main(parser.parse_args().out.resolve())
+    parser.add_argument("--only", choices=("bisect",))
+    args = parser.parse_args()
+    (bisect_alone if args.only else main)(args.out.resolve())

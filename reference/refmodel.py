@@ -37,13 +37,13 @@ class NoRounding(TorchFunctionMode):
 class Reference:
     """A loaded model, its processor, and the arithmetic it runs in."""
 
-    def __init__(self, folder, dtype):
+    def __init__(self, folder, dtype, attention=ATTENTION):
         torch.set_num_threads(1)
         self.folder, self.dtype = Path(folder), dtype
         self.processor = AutoProcessor.from_pretrained(folder)
         with self.arithmetic():
             self.model = Gemma4ForConditionalGeneration.from_pretrained(
-                folder, dtype=DTYPES[dtype], attn_implementation=ATTENTION
+                folder, dtype=DTYPES[dtype], attn_implementation=attention
             ).eval()
 
     def arithmetic(self):
