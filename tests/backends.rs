@@ -366,7 +366,7 @@ impl Paged {
         let q = noise_as(dtype, &[positions.concat().len(), heads, head_dim], 17);
         let scale = 1.0 / (head_dim as f32).sqrt();
         let got = paged_attention_at(level, &q, &kv, &queries, window, scale).expect("fits");
-        let wanted = paged_reference(&q, &kv, &queries, window, scale).expect("fits");
+        let wanted = paged_reference(&q, &kv, &queries, window, scale, DType::F32).expect("fits");
         let what = format!(
             "{level:?} {dtype:?} over {pool_dtype:?}, heads {heads}/{kv_heads} of {head_dim}, {window:?}"
         );
@@ -447,7 +447,7 @@ fn segment_attention_agrees_with_its_reference() {
             let part = |seed| noise_as(dtype, &[patches, heads, head_dim], seed);
             let (q, k, v) = (part(18), part(19), part(20));
             let got = segment_attention_at(level, &q, &k, &v, &u32s(starts), 0.125).expect("fits");
-            let wanted = segment_reference(&q, &k, &v, &u32s(starts), 0.125).expect("fits");
+            let wanted = segment_reference(&q, &k, &v, &u32s(starts), 0.125, DType::F32).expect("fits");
             compare(&format!("{level:?} {dtype:?} {starts:?}"), &got, &wanted, |_, _| ATTENTION_F32);
         }
     });

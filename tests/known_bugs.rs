@@ -10,7 +10,7 @@ use pyrex_core::batch::{Batch, Chunk, Wanted};
 use pyrex_core::kv::KvLayer;
 use pyrex_core::models::{LoadFormat, LoadedModel, load};
 use pyrex_core::prompt::Patches;
-use pyrex_core::trace::{NoTap, Tap};
+use pyrex_core::trace::{NoTap, Origin, Tap};
 use pyrex_tests::{
     ALL, Golden, Recorder, Run, chat_prompt, edit_config, in_memory, load_model, load_options, model_files,
     pool, rel_l2,
@@ -152,7 +152,7 @@ fn known_bug_24_every_layer_asks_whether_to_go_on() {
         fn watching(&self) -> bool {
             false
         }
-        fn visit(&mut self, _: &str, _: &Tensor) -> pyrex_core::Result<Option<Tensor>> {
+        fn visit(&mut self, _: &str, _: &Tensor, _: Origin) -> pyrex_core::Result<Option<Tensor>> {
             Ok(None)
         }
         fn proceed(&mut self) -> pyrex_core::Result<()> {

@@ -1,10 +1,10 @@
-//! `pyrex dump`: the named tensors of one prefill, in f32, as a safetensors file.
+//! `pyrex dump`: the named tensors of a prefill and of the decode steps after it, as the reference's `dump.py` writes them.
 
 use crate::fail::Failure;
-use crate::options::{ModelArguments, PromptArguments, RunArguments};
-use crate::progress;
+use crate::made_up::made_up_ids;
+use crate::options::{ModelArguments, PromptArguments, RunArguments, Weights, at_least_one};
 use clap::Args;
-use pyrex_core::{DumpOptions, LoadFormat, LoadOptions, dump_prefill, load};
+use pyrex_core::{DumpInput, DumpOptions, EncodedPrompt, Prompt, dump};
 use std::io::{Write, stdout};
 use std::path::PathBuf;
 
@@ -15,29 +15,56 @@ pub(crate) struct Arguments {
     model: ModelArguments,
     #[command(flatten)]
     prompt: PromptArguments,
+    /// Made-up ids instead of a prompt, this many
+    #[arg(long, value_name = "N", value_parser = at_least_one, conflicts_with_all = ["prompt", "image", "system"])]
+    prompt_tokens: Option<usize>,
     #[command(flatten)]
     run: RunArguments,
-    /// The file to write
+    /// Where the weights come from
+    #[arg(long, value_enum, default_value_t)]
+    load_format: Weights,
+    /// Also dump this many greedy decode steps
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    steps: usize,
+    /// The file to write: safetensors, or raw f32 with a JSON index beside it if the name ends in .bin
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Only the taps whose names match, such as '*layers.0.*'
+    /// Only the taps whose names match, such as '*layers.0.*'; may be given several times
     #[arg(long, value_name = "GLOB")]
-    taps: Option<String>,
+    taps: Vec<String>,
+}
+
+enum Input {
+    Prompt(Prompt),
+    Encoded(EncodedPrompt),
 }
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let prompt = arguments.prompt.prompt()?;
+    let prompt = match arguments.prompt_tokens {
+        None => Some(arguments.prompt.prompt()?),
+        Some(_) => None,
+    };
     let source = arguments.model.source()?;
-    let options = DumpOptions { taps: arguments.taps.clone(), model: arguments.model.name() };
-    let loaded = load(&LoadOptions {
-        source,
-        device: arguments.run.device.open()?,
-        dtype: arguments.run.dtype().dtype(),
-        format: LoadFormat::Safetensors,
-        progress: progress::on_terminal(),
-    })?;
-    let written = dump_prefill(&*loaded.model, &*loaded.processor, &prompt, &options, &arguments.out)?;
+    let loaded = arguments.run.load(&source, arguments.load_format)?;
+    let input = match (prompt, arguments.prompt_tokens) {
+        (Some(prompt), _) => Input::Prompt(prompt),
+        (None, num_tokens) => {
+            let input_ids = made_up_ids(loaded.model.spec(), 0, num_tokens.unwrap_or(1));
+            Input::Encoded(EncodedPrompt { input_ids, ..EncodedPrompt::default() })
+        }
+    };
+    let input = match &input {
+        Input::Prompt(prompt) => DumpInput::Prompt(prompt),
+        Input::Encoded(encoded) => DumpInput::Encoded(encoded),
+    };
+    let options = DumpOptions {
+        taps: arguments.taps.clone(),
+        steps: arguments.steps,
+        model: arguments.model.name(),
+        format: arguments.load_format.format(),
+    };
+    let written = dump(&loaded, &source, input, &options, &arguments.out)?;
     let out = arguments.out.display();
     Ok(writeln!(stdout(), "{out}: {} tensors, {} bytes", written.num_tensors, written.num_bytes)?)
 }

@@ -9,6 +9,8 @@ use std::process::ExitCode;
 pub(crate) enum Failure {
     /// Nobody reads our output any more: that is no error.
     BrokenPipe,
+    /// What was looked for was found, and has been said.
+    Findings,
     /// The arguments make no sense together.
     Usage(String),
     /// Anything else.

@@ -1,14 +1,17 @@
 //! `pyrex`: describe images and complete text from a shell.
 //!
 //! This crate only translates: arguments into the core's options, events into lines. Every command is a file.
-//! Exit codes: 0; 2 for bad usage; 1 for everything else, with one line on stderr.
+//! Exit codes: 0; 2 for bad usage; 1 for everything else, with one line on stderr unless it is what was looked for.
 
 mod bench;
+mod bisect;
 mod bundled;
+mod compare;
 mod dump;
 mod fail;
 mod generate;
 mod inspect;
+mod made_up;
 mod options;
 mod picture;
 mod progress;
@@ -29,8 +32,12 @@ struct Arguments {
 enum Command {
     /// Answer one prompt and print the answer as it comes.
     Generate(generate::Arguments),
-    /// Write every named tensor of one prefill to a safetensors file.
+    /// Write every named tensor of a prefill, and of decode steps, to a file.
     Dump(dump::Arguments),
+    /// Compare two dumps, tensor by tensor.
+    Compare(compare::Arguments),
+    /// Find where a model first leaves the reference.
+    Bisect(bisect::Arguments),
     /// Measure loading, the vision tower, prefill and decode.
     Bench(bench::Arguments),
     /// Show what a checkpoint is: config, layers, sizes, and what is not supported.
@@ -45,11 +52,14 @@ fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Dump(arguments) => dump::run(&arguments),
+        Command::Compare(arguments) => compare::run(&arguments),
+        Command::Bisect(arguments) => bisect::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
     };
     match done {
         Ok(()) | Err(Failure::BrokenPipe) => ExitCode::SUCCESS,
+        Err(Failure::Findings) => ExitCode::FAILURE,
         Err(Failure::Usage(message)) => fail::report(&message, 2),
         Err(Failure::Other(message)) => fail::report(&message, 1),
     }

@@ -2,8 +2,12 @@
 
 use crate::bundled;
 use crate::fail::Failure;
-use clap::Args;
-use pyrex_core::{ActivationDtype, Chat, DeviceChoice, Message, ModelSource, Part, Prompt};
+use crate::progress;
+use clap::{Args, ValueEnum};
+use pyrex_core::{
+    ActivationDtype, Chat, DeviceChoice, Faults, LoadFormat, LoadOptions, LoadedModel, Message, ModelSource,
+    Part, Prompt, load,
+};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -18,8 +22,28 @@ pub(crate) struct ModelArguments {
     pub(crate) model: Option<PathBuf>,
 }
 
+/// Where the weights come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Weights {
+    /// The files of the checkpoint.
+    #[default]
+    Safetensors,
+    /// Made-up numbers of the right shapes: a lone config.json will do as --model.
+    Dummy,
+}
+
+impl Weights {
+    /// As the core calls it.
+    pub(crate) fn format(self) -> LoadFormat {
+        match self {
+            Self::Safetensors => LoadFormat::Safetensors,
+            Self::Dummy => LoadFormat::Dummy,
+        }
+    }
+}
+
 /// Where it runs.
-#[derive(Args)]
+#[derive(Clone, Copy, Args)]
 pub(crate) struct RunArguments {
     /// cpu, cuda or cuda:n
     #[arg(long, default_value_t)]
@@ -70,6 +94,18 @@ impl RunArguments {
     pub(crate) fn dtype(&self) -> ActivationDtype {
         self.dtype.unwrap_or(self.device.default_dtype())
     }
+
+    /// Loads the model of `source`, without an engine.
+    pub(crate) fn load(&self, source: &ModelSource, weights: Weights) -> Result<LoadedModel, Failure> {
+        Ok(load(&LoadOptions {
+            source: source.clone(),
+            device: self.device.open()?,
+            dtype: self.dtype().dtype(),
+            format: weights.format(),
+            progress: progress::on_terminal(),
+            faults: Faults::default(),
+        })?)
+    }
 }
 
 /// A checkpoint on disk, once something is there.
@@ -81,6 +117,11 @@ pub(crate) fn folder(path: &Path) -> Result<ModelSource, Failure> {
 }
 
 impl PromptArguments {
+    /// Whether nothing is asked.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.image.is_empty() && self.system.is_none() && self.prompt.is_none()
+    }
+
     /// One user turn, images before the text, after a system turn if there is one.
     pub(crate) fn prompt(&self) -> Result<Prompt, Failure> {
         let text = match (&self.prompt, self.image.is_empty()) {

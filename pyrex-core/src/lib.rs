@@ -24,6 +24,7 @@ pub mod batch;
 pub mod diag;
 pub mod engine;
 pub mod error;
+pub mod fault;
 pub mod kv;
 pub mod models;
 pub mod nn;
@@ -33,7 +34,10 @@ pub mod schedule;
 pub mod trace;
 pub mod weights;
 
-pub use diag::{DumpOptions, DumpSummary, dump_prefill};
+pub use diag::{
+    Bisection, Compared, Comparison, DumpFile, DumpInput, DumpOptions, DumpSummary, Figures, Manifest,
+    Outcome, Threshold, Verdict, bisect, compare, dump,
+};
 pub use engine::{
     ActivationDtype, Completion, Constraint, DeviceChoice, Engine, EngineConfig, EngineOptions, EngineStats,
     Event, EventSink, FinishReason, Grammar, Input, KvCacheSize, ModelInput, Next, Request, RequestControl,
@@ -41,6 +45,7 @@ pub use engine::{
     TokenMask, Usage,
 };
 pub use error::{Error, ErrorKind, Result};
+pub use fault::Faults;
 pub use models::{
     ComponentDescription, LayerDescription, LoadFormat, LoadOptions, LoadedModel, ModelDescription,
     ModelSource, ModelSpec, Progress, describe, load,

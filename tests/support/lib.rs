@@ -5,10 +5,11 @@ pub mod scripted;
 use candle_core::{DType, Device, Tensor};
 use pyrex_core::batch::{Batch, Chunk, PromptDepth, SoftTokens, Wanted};
 use pyrex_core::error::Result;
+use pyrex_core::fault::Faults;
 use pyrex_core::kv::KvPool;
 use pyrex_core::models::{LoadFormat, LoadOptions, LoadedModel, Model, ModelSource, load};
 use pyrex_core::prompt::{Chat, Content, EncodedPrompt, Message, Part, Prompt};
-use pyrex_core::trace::{NoTap, Tap};
+use pyrex_core::trace::{NoTap, Origin, Tap};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -43,7 +44,7 @@ pub fn load_model(name: &str, dtype: DType) -> LoadedModel {
 
 /// Options to load on the CPU without being told of progress.
 pub fn load_options(source: ModelSource, dtype: DType, format: LoadFormat) -> LoadOptions {
-    LoadOptions { source, device: Device::Cpu, dtype, format, progress: None }
+    LoadOptions { source, device: Device::Cpu, dtype, format, progress: None, faults: Faults::default() }
 }
 
 /// The files of a checkpoint, to be damaged or changed.
@@ -199,7 +200,7 @@ impl Tap for Recorder {
         true
     }
 
-    fn visit(&mut self, name: &str, tensor: &Tensor) -> Result<Option<Tensor>> {
+    fn visit(&mut self, name: &str, tensor: &Tensor, _origin: Origin) -> Result<Option<Tensor>> {
         self.seen.insert(name.to_string(), tensor.clone());
         Ok(None)
     }

@@ -9,11 +9,11 @@ mod timeline;
 mod together;
 
 use crate::fail::Failure;
-use crate::options::{ModelArguments, RunArguments, ThreadArguments, at_least_one};
+use crate::options::{ModelArguments, RunArguments, ThreadArguments, Weights, at_least_one};
 use crate::picture::{Picture, parse_size};
 use crate::progress;
-use clap::{Args, ValueEnum};
-use pyrex_core::{Engine, EngineOptions, LoadFormat, SamplingParams};
+use clap::Args;
+use pyrex_core::{Engine, EngineOptions, SamplingParams};
 use serde_json::{Map, Value, json};
 
 /// How often everything is measured.
@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
     threads: ThreadArguments,
     /// Where the weights come from
     #[arg(long, value_enum, default_value_t)]
-    load_format: Format,
+    load_format: Weights,
     /// Length of the prompt, its image included
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = at_least_one)]
     prompt_tokens: usize,
@@ -55,15 +55,6 @@ pub(crate) struct Arguments {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Clone, Copy, Default, ValueEnum)]
-enum Format {
-    /// The files of the checkpoint.
-    #[default]
-    Safetensors,
-    /// Made-up numbers of the right shapes: a lone config.json will do as --model.
-    Dummy,
 }
 
 /// What each mode wants of its engine.
@@ -91,10 +82,7 @@ fn open(arguments: &Arguments, setup: Setup) -> Result<Engine, Failure> {
         device: arguments.run.device,
         dtype: arguments.run.dtype,
         num_threads: arguments.threads.num_threads,
-        load_format: match arguments.load_format {
-            Format::Safetensors => LoadFormat::Safetensors,
-            Format::Dummy => LoadFormat::Dummy,
-        },
+        load_format: arguments.load_format.format(),
         max_model_len,
         max_sequences: max_sequences.unwrap_or(EngineOptions::DEFAULT_MAX_SEQUENCES),
         prefix_cache,
@@ -106,13 +94,6 @@ fn open(arguments: &Arguments, setup: Setup) -> Result<Engine, Failure> {
 /// The option for sequences of up to so many tokens: the default if that is enough.
 fn room_for(longest: usize) -> Option<usize> {
     (longest > EngineOptions::DEFAULT_MAX_MODEL_LEN).then_some(longest)
-}
-
-/// Ordinary ids; those of another `seed` differ from the first one on.
-fn made_up_ids(engine: &Engine, seed: usize, len: usize) -> Vec<u32> {
-    // Special tokens stand at the ends of a vocabulary; the lower half past its beginning is ordinary.
-    let half = (engine.spec().vocab_size / 2).max(1);
-    (0..len).map(|i| ((i * 31 + seed * 7 + 97) % half) as u32).collect()
 }
 
 /// So many tokens, past stop tokens.
@@ -140,8 +121,8 @@ fn head(arguments: &Arguments) -> Value {
     json!({
         "model": arguments.model.name(),
         "load_format": match arguments.load_format {
-            Format::Safetensors => "safetensors",
-            Format::Dummy => "dummy",
+            Weights::Safetensors => "safetensors",
+            Weights::Dummy => "dummy",
         },
         "device": arguments.run.device.to_string(),
         "dtype": arguments.run.dtype().to_string(),

@@ -4,8 +4,9 @@
 //! cache, the second shares its prefix, and the third is the second again under another salt, for which the cache holds
 //! nothing. The engine's own time from submit to the first token counts; each figure is the median over [`NUM_RUNS`] rounds.
 
-use super::{Arguments, NUM_RUNS, Setup, answer_of, made_up_ids, median, open, room_for, with_head};
+use super::{Arguments, NUM_RUNS, Setup, answer_of, median, open, room_for, with_head};
 use crate::fail::Failure;
+use crate::made_up::made_up_ids;
 use pyrex_core::{Completion, EncodedPrompt, Engine, Request};
 use serde_json::{Value, json};
 use std::io::{Write, stdout};
@@ -53,9 +54,9 @@ pub(super) fn run(arguments: &Arguments, prefix_tokens: usize) -> Result<(), Fai
 
 /// `name`: no other round's salt.
 fn round(engine: &Engine, prefix_tokens: usize, name: &str) -> Result<Round, Failure> {
-    let prefix = made_up_ids(engine, 0, prefix_tokens);
+    let prefix = made_up_ids(engine.spec(), 0, prefix_tokens);
     let ask = |own: usize, salt: String| -> Result<Completion, Failure> {
-        let own = made_up_ids(engine, own, OWN_TOKENS);
+        let own = made_up_ids(engine.spec(), own, OWN_TOKENS);
         let prompt = EncodedPrompt { input_ids: [&prefix[..], &own].concat(), ..EncodedPrompt::default() };
         let request = Request::new(prompt).with_sampling(answer_of(1));
         Ok(engine.submit(Request { cache_salt: salt, ..request })?.wait()?)

@@ -5,10 +5,9 @@
 //! changes with whatever else the machine does.
 
 use super::machine::{Reader, peak_rss_bytes};
-use super::{
-    Arguments, IMAGE_ROOM, NUM_RUNS, Setup, answer_of, made_up_ids, median, open, room_for, with_head,
-};
+use super::{Arguments, IMAGE_ROOM, NUM_RUNS, Setup, answer_of, median, open, room_for, with_head};
 use crate::fail::Failure;
+use crate::made_up::made_up_ids;
 use pyrex_core::{Chat, Completion, EncodedPrompt, Engine, Message, Prompt, Request, describe};
 use serde_json::{Value, json};
 use std::io::{Write, stdout};
@@ -75,7 +74,7 @@ fn prompt(engine: &Engine, arguments: &Arguments) -> Result<(f64, EncodedPrompt)
         }
     };
     let preprocess_ms = started.elapsed().as_secs_f64() * 1e3;
-    let ids = made_up_ids(engine, 0, arguments.prompt_tokens);
+    let ids = made_up_ids(engine.spec(), 0, arguments.prompt_tokens);
     encoded.input_ids.extend(ids.iter().skip(encoded.input_ids.len()));
     Ok((preprocess_ms, encoded))
 }

@@ -10,8 +10,9 @@
 
 use super::machine::peak_rss_bytes;
 use super::timeline::{DecodePhase, Stream, submit_all};
-use super::{Arguments, NUM_RUNS, Setup, made_up_ids, median, open, with_head};
+use super::{Arguments, NUM_RUNS, Setup, median, open, with_head};
 use crate::fail::Failure;
+use crate::made_up::made_up_ids;
 use pyrex_core::{EncodedPrompt, Engine};
 use serde_json::{Value, json};
 use std::io::{Write, stdout};
@@ -107,7 +108,7 @@ fn round(engine: &Engine, arguments: &Arguments, num_requests: usize) -> Result<
 }
 
 fn prompt(engine: &Engine, arguments: &Arguments, seed: usize) -> EncodedPrompt {
-    let input_ids = made_up_ids(engine, seed, arguments.prompt_tokens);
+    let input_ids = made_up_ids(engine.spec(), seed, arguments.prompt_tokens);
     EncodedPrompt { input_ids, ..EncodedPrompt::default() }
 }
 

@@ -1,5 +1,23 @@
-//! How to find a wrong number: [`dump`] writes every named tensor of one prefill, to be compared with another engine's.
+//! How to find a wrong number.
+//!
+//! [`dump()`] writes every named tensor of a pass to disk; [`compare()`] puts two dumps side by side; [`bisect()`] runs a
+//! model against a dump of the reference and names the stage, layer, operation and function that goes wrong first.
+//! Requests and devices are not known here; JSON is, inside the files of dumps.
 
+pub mod bisect;
+pub mod compare;
 pub mod dump;
+pub mod elements;
+pub mod figures;
+pub mod file;
+pub mod manifest;
+pub mod pass;
+pub mod writer;
 
-pub use dump::{DumpOptions, DumpSummary, dump_prefill};
+pub use bisect::{Bisection, bisect};
+pub use compare::{Compared, Comparison, Outcome, Threshold, compare};
+pub use dump::{DumpInput, DumpOptions, dump};
+pub use figures::{Figures, Verdict};
+pub use file::DumpFile;
+pub use manifest::{Manifest, Noise};
+pub use writer::DumpSummary;

@@ -4,6 +4,7 @@
 //! nothing below sees an `Option`.
 
 use crate::error::{Error, Result};
+use crate::fault::Faults;
 use crate::models::load::{LoadFormat, LoadOptions, ModelSource, Progress};
 use crate::models::{LoadedModel, ModelSpec};
 use crate::ops;
@@ -295,6 +296,7 @@ impl EngineOptions {
                 dtype: self.dtype.unwrap_or(self.device.default_dtype()).dtype(),
                 format: self.load_format,
                 progress: self.progress,
+                faults: Faults::default(),
             })),
         }
     }

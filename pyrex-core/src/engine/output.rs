@@ -218,10 +218,12 @@ mod tests {
             kv: crate::kv::KvLayout { layers: Vec::new() },
             vocab_size: 258,
             max_position_embeddings: 100,
+            image_token_id: None,
             stop_ids: vec![256],
             sampling: Default::default(),
             dtype: candle_core::DType::F32,
             device: candle_core::Device::Cpu,
+            stage_of: |_| "none",
         }
     }
 

@@ -8,7 +8,7 @@ use crate::kv::KvPool;
 use crate::models::Model;
 use crate::prompt::Patches;
 use crate::schedule::{Digest, PlannedChunk, Sequence, SequenceId};
-use crate::trace::Tap;
+use crate::trace::{Origin, Tap};
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
 use std::time::Instant;
@@ -56,7 +56,7 @@ impl Tap for WhileWanted<'_> {
         false
     }
 
-    fn visit(&mut self, _name: &str, _tensor: &Tensor) -> Result<Option<Tensor>> {
+    fn visit(&mut self, _name: &str, _tensor: &Tensor, _origin: Origin) -> Result<Option<Tensor>> {
         Ok(None)
     }
 

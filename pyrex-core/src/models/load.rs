@@ -2,6 +2,7 @@
 
 use super::{FAMILIES, Family, LoadedModel, SamplingDefaults};
 use crate::error::{Error, Result};
+use crate::fault::Faults;
 use crate::ops::matrix::SharedBytes;
 use crate::weights::mmap;
 use candle_core::{DType, Device};
@@ -48,6 +49,8 @@ pub struct LoadOptions {
     pub format: LoadFormat,
     /// Told how far the weights are.
     pub progress: Option<Progress>,
+    /// Mistakes to plant: none outside of tests.
+    pub faults: Faults,
 }
 
 impl ModelSource {

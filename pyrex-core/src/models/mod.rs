@@ -72,6 +72,8 @@ pub struct ModelSpec {
     pub vocab_size: usize,
     /// The longest sequence the model was made for.
     pub max_position_embeddings: usize,
+    /// The id that stands where the soft tokens of an image go.
+    pub image_token_id: Option<u32>,
     /// Ids that end a generation.
     pub stop_ids: Vec<u32>,
     /// How the checkpoint wants to be sampled.
@@ -80,6 +82,8 @@ pub struct ModelSpec {
     pub dtype: DType,
     /// Where the model runs.
     pub device: Device,
+    /// The stage of the forward pass that a tap belongs to, by its name.
+    pub stage_of: fn(&str) -> &'static str,
 }
 
 /// A checkpoint's own sampling parameters, from `generation_config.json`.

@@ -131,10 +131,12 @@ impl Script {
             kv: KvLayout { layers: [None, Some(WINDOW)].map(layer).to_vec() },
             vocab_size: VOCAB_SIZE,
             max_position_embeddings: self.max_position_embeddings,
+            image_token_id: Some(IMAGE_ID),
             stop_ids: vec![STOP_ID],
             sampling: SamplingDefaults { temperature: Some(1.0), top_k: Some(64), top_p: Some(0.95) },
             dtype: DType::F32,
             device: Device::Cpu,
+            stage_of: |_| "scripted",
         };
         LoadedModel { model: Box::new(Scripted { script: self, spec }), processor: Arc::new(ByteProcessor) }
     }

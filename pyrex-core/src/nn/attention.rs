@@ -3,13 +3,14 @@
 use super::{Linear, RmsNorm};
 use crate::batch::{Batch, Queries};
 use crate::error::Result;
+use crate::fault::{Fault, Faults};
 use crate::kv::LayerKv;
-use crate::ops::attention::{PagedKv, paged_attention};
+use crate::ops::attention::{PagedKv, paged_attention, paged_reference};
 use crate::ops::gather::write_slots;
 use crate::ops::rope::{RopeTable, rope};
 use crate::trace::Tap;
 use crate::weights::Weights;
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 /// The sizes of one layer's attention.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +46,8 @@ pub struct Attention {
     key_value: Option<KeyValue>,
     shape: AttentionShape,
     path: String,
+    faults: Faults,
+    keys_as_values: bool,
 }
 
 struct KeyValue {
@@ -83,6 +86,8 @@ impl Attention {
             key_value: None,
             shape,
             path: weights.path().to_string(),
+            faults: weights.faults(),
+            keys_as_values: weights.faults().has_in(Fault::KeysAsValues, weights.path()),
         })
     }
 
@@ -108,7 +113,7 @@ impl Attention {
         let values = own.v_norm.forward(tap, &values)?;
         let slot_mapping = &batch.group(kv.group)?.slot_mapping;
         write_slots(&kv.keys, slot_mapping, &keys)?;
-        write_slots(&kv.values, slot_mapping, &values)
+        write_slots(&kv.values, slot_mapping, if self.keys_as_values { &keys } else { &values })
     }
 
     /// What the asking rows read from the cache, projected. `x`: `[R, C]`, normed, the rows of `rows`; returns `[R, C]`.
@@ -135,7 +140,11 @@ impl Attention {
             block_tables: &batch.group(kv.group)?.block_tables,
             block_size: batch.block_size,
         };
-        let context = paged_attention(&q, &paged, &rows.queries, self.shape.window, 1.0)?;
+        let window = self.shape.window;
+        let context = match self.faults.has(Fault::Bf16Rounding) {
+            true => paged_reference(&q, &paged, &rows.queries, window, 1.0, DType::BF16)?,
+            false => paged_attention(&q, &paged, &rows.queries, window, 1.0)?,
+        };
         let context = context.reshape((heads.0, heads.1 * heads.2))?;
         let context = tap.see(|| format!("{}.o_proj.input", self.path), context)?;
         let out = self.o_proj.forward(tap, &context)?;

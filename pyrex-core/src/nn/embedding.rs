@@ -1,6 +1,7 @@
 //! [`Embedding`]: ids to scaled rows, and the same table as an output head.
 
 use crate::error::Result;
+use crate::fault::{Fault, Faults};
 use crate::ops::Matrix;
 use crate::ops::activation::scale;
 use crate::ops::gather::gather_rows;
@@ -17,9 +18,11 @@ pub struct Embedding {
 impl Embedding {
     /// Rows of `table` times `factor`, in `dtype`. The factor is rounded to `dtype` first: the reference keeps it in a
     /// buffer of the dtype it was loaded in (39.25 for a hidden size of 1536 in bf16, 39.19 in f32).
-    pub fn new(table: Matrix, factor: f64, dtype: DType) -> Self {
+    pub fn new(table: Matrix, factor: f64, dtype: DType, faults: Faults) -> Self {
         let factor = match dtype {
-            DType::BF16 => half::bf16::from_f64(factor).to_f32(),
+            DType::BF16 if !faults.has(Fault::UnroundedEmbeddingScale) => {
+                half::bf16::from_f64(factor).to_f32()
+            }
             _ => factor as f32,
         };
         Self { table, factor, dtype }

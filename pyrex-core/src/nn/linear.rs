@@ -1,6 +1,7 @@
 //! [`Linear`]: `x · Wᵀ`, with or without bounds around it.
 
 use crate::error::Result;
+use crate::fault::Fault;
 use crate::ops::Matrix;
 use crate::ops::matmul::{Clip, clipped_matmul, matmul};
 use crate::trace::Tap;
@@ -36,6 +37,7 @@ impl Linear {
             input: (bound("input_min", f32::NEG_INFINITY, -8.0)?, bound("input_max", f32::INFINITY, 8.0)?),
             output: (bound("output_min", f32::NEG_INFINITY, -8.0)?, bound("output_max", f32::INFINITY, 8.0)?),
         };
+        let clip = if weights.faults().has(Fault::ClipIgnored) { Clip::NONE } else { clip };
         Ok(Self { clip: Some(clip), ..Self::load_unclipped(weights, in_features, out_features)? })
     }
 
@@ -56,7 +58,7 @@ impl Linear {
     pub fn forward(&self, tap: &mut dyn Tap, x: &Tensor) -> Result<Tensor> {
         let y = match &self.clip {
             None => matmul(x, &self.weight)?,
-            Some(clip) if !tap.watching() => clipped_matmul(x, &self.weight, clip)?,
+            Some(clip) if !tap.watching_steps() => clipped_matmul(x, &self.weight, clip)?,
             Some(clip) => self.forward_in_steps(tap, x, clip)?,
         };
         tap.see(|| self.path.clone(), y)

@@ -1,16 +1,18 @@
 //! [`RmsNorm`].
 
 use crate::error::Result;
+use crate::fault::{Fault, Faults};
 use crate::ops::rms_norm::rms_norm;
 use crate::trace::Tap;
 use crate::weights::Weights;
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 /// Root mean square norm over the last axis, with the scale as stored or without one.
 pub struct RmsNorm {
     weight: Option<Tensor>,
     eps: f64,
     path: String,
+    faults: Faults,
 }
 
 impl RmsNorm {
@@ -19,12 +21,16 @@ impl RmsNorm {
     /// # Errors
     /// As [`Weights::vector`].
     pub fn load(weights: &Weights<'_>, len: usize, eps: f64) -> Result<Self> {
-        Ok(Self { weight: Some(weights.vector("weight", len)?), eps, path: weights.path().to_string() })
+        let mut weight = weights.vector("weight", len)?;
+        if weights.faults().has(Fault::NormOffset) {
+            weight = (weight + 1.0)?;
+        }
+        Ok(Self { weight: Some(weight), ..Self::unscaled(weights, eps) })
     }
 
     /// A norm without a scale; it has no tensor in the checkpoint, only a path to be seen under.
     pub fn unscaled(weights: &Weights<'_>, eps: f64) -> Self {
-        Self { weight: None, eps, path: weights.path().to_string() }
+        Self { weight: None, eps, path: weights.path().to_string(), faults: weights.faults() }
     }
 
     /// Same shape as `x`. Shows the output.
@@ -32,6 +38,13 @@ impl RmsNorm {
     /// # Errors
     /// `Internal` if the widths differ; whatever the tap says.
     pub fn forward(&self, tap: &mut dyn Tap, x: &Tensor) -> Result<Tensor> {
-        tap.see(|| self.path.clone(), rms_norm(x, self.weight.as_ref(), self.eps)?)
+        let normed = match &self.weight {
+            Some(weight) if self.faults.has(Fault::Bf16Rounding) => {
+                let rounded = rms_norm(x, None, self.eps)?.to_dtype(DType::BF16)?;
+                rounded.broadcast_mul(&weight.to_dtype(DType::BF16)?)?.to_dtype(x.dtype())?
+            }
+            weight => rms_norm(x, weight.as_ref(), self.eps)?,
+        };
+        tap.see(|| self.path.clone(), normed)
     }
 }

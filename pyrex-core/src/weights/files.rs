@@ -88,6 +88,12 @@ impl Files {
         self.entries.values().map(|entry| entry.range.len() as u64).sum()
     }
 
+    /// The bytes of the tensor `name`.
+    pub fn bytes(&self, name: &str) -> Option<&[u8]> {
+        let entry = self.entries.get(name)?;
+        Some(&(*self.bytes[entry.file]).as_ref()[entry.range.clone()])
+    }
+
     /// Elements and bytes of the tensor `name`.
     pub fn size(&self, name: &str) -> Option<(u64, u64)> {
         let entry = self.entries.get(name)?;

@@ -4,11 +4,13 @@
 //! noted, an empty stand-in is returned, and [`Store::finish`] turns all notes, and every tensor nobody asked for,
 //! into one error: a model is never built from half a checkpoint. Sequences and requests are not known here.
 
+pub mod digest;
 pub mod dummy;
 pub mod files;
 pub mod mmap;
 
 use crate::error::{Error, Result};
+use crate::fault::Faults;
 use crate::ops::Matrix;
 use crate::ops::matrix::SharedBytes;
 use candle_core::{DType, Device, Tensor};
@@ -26,6 +28,7 @@ pub struct Store<'a> {
     asked: RefCell<Vec<Asked>>,
     taken_bytes: RefCell<u64>,
     progress: Option<&'a dyn Fn(u64, u64)>,
+    faults: Faults,
 }
 
 enum Source {
@@ -83,12 +86,19 @@ impl<'a> Store<'a> {
             asked: RefCell::default(),
             taken_bytes: RefCell::default(),
             progress: None,
+            faults: Faults::default(),
         }
     }
 
     /// Calls `progress` with the bytes taken so far and in all, after each tensor.
     pub fn with_progress(mut self, progress: Option<&'a dyn Fn(u64, u64)>) -> Self {
         self.progress = progress;
+        self
+    }
+
+    /// Plants a mistake in what is built from these tensors.
+    pub fn with_faults(mut self, faults: Faults) -> Self {
+        self.faults = faults;
         self
     }
 
@@ -153,6 +163,11 @@ impl Weights<'_> {
     /// The path so far, without a dot at its end: the name of the module that stands here.
     pub fn path(&self) -> &str {
         &self.path
+    }
+
+    /// The mistakes to plant in what stands here.
+    pub fn faults(&self) -> Faults {
+        self.store.faults
     }
 
     /// Where the tensors go.

@@ -7,6 +7,7 @@ use super::config::{LayerKind, LayerPlan, TextConfig};
 use super::ple::PerLayerEmbeddings;
 use crate::batch::{Batch, PromptDepth, Queries};
 use crate::error::Result;
+use crate::fault::{Fault, Faults};
 use crate::kv::{KvPool, LayerKv};
 use crate::nn::{Attention, AttentionRows, AttentionShape, Embedding, GatedMlp, Linear, RmsNorm};
 use crate::ops::activation::{gelu_mul, scale, soft_cap};
@@ -34,6 +35,7 @@ pub struct Decoder {
     vocab_size: usize,
     dtype: DType,
     path: String,
+    faults: Faults,
 }
 
 struct DecoderLayer {
@@ -75,8 +77,13 @@ impl Decoder {
         let untied = || root.at("lm_head").matrix("weight", &[config.vocab_size, config.hidden_size]);
         let per_layer = |input| PerLayerEmbeddings::load(weights, config, input, dtype);
         let layers = config.layers.iter().enumerate();
+        let faults = weights.faults();
+        let mut full_inv_freq = config.full_inv_freq.clone();
+        if faults.has(Fault::RopeHalf) {
+            full_inv_freq.reverse();
+        }
         Ok(Self {
-            embed_tokens: Embedding::new(table, (config.hidden_size as f64).sqrt(), dtype),
+            embed_tokens: Embedding::new(table, (config.hidden_size as f64).sqrt(), dtype, faults),
             per_layer_embeddings: config.per_layer_input.map(per_layer).transpose()?,
             layers: layers
                 .map(|(layer_idx, plan)| DecoderLayer::load(&weights.at("layers").at(layer_idx), config, plan))
@@ -85,11 +92,12 @@ impl Decoder {
             lm_head: if config.tie_word_embeddings { None } else { Some(untied()?) },
             final_logit_softcapping: config.final_logit_softcapping,
             sliding_inv_freq: Tensor::new(config.sliding_inv_freq.as_slice(), weights.device())?,
-            full_inv_freq: Tensor::new(config.full_inv_freq.as_slice(), weights.device())?,
+            full_inv_freq: Tensor::new(full_inv_freq.as_slice(), weights.device())?,
             last_owner: config.num_owning_layers() - 1,
             vocab_size: config.vocab_size,
             dtype,
             path: weights.path().to_string(),
+            faults,
         })
     }
 
@@ -99,12 +107,12 @@ impl Decoder {
     /// # Errors
     /// As [`Model::forward`](crate::models::Model::forward).
     pub fn forward(&self, tap: &mut dyn Tap, input_ids: &Tensor, batch: &Batch, kv: &KvPool) -> Result<Tensor> {
-        let inputs_embeds = self.embed(tap, input_ids, batch)?;
+        let (context_embeds, inputs_embeds) = self.embed(tap, input_ids, batch)?;
         let cut = match batch.prompt_depth {
             PromptDepth::CacheOnly => self.last_owner,
             PromptDepth::AllLayers => self.layers.len(),
         };
-        let mut rows = self.rows(tap, &batch.queries, input_ids, &inputs_embeds, 0..cut)?;
+        let mut rows = self.rows(tap, &batch.queries, input_ids, &context_embeds, 0..cut)?;
         let mut hidden_states = inputs_embeds.clone();
         for (layer_idx, layer) in self.layers.iter().enumerate() {
             tap.proceed()?;
@@ -116,7 +124,7 @@ impl Decoder {
             }
             if layer_idx == cut {
                 let wanted = |x: &Tensor| x.index_select(&batch.logit_rows, 0);
-                let (ids, embeds) = (wanted(input_ids)?, wanted(&inputs_embeds)?);
+                let (ids, embeds) = (wanted(input_ids)?, wanted(&context_embeds)?);
                 rows = self.rows(tap, &batch.logit_queries, &ids, &embeds, cut..self.layers.len())?;
                 (hidden_states, normed) = (wanted(&hidden_states)?, wanted(&normed)?);
             }
@@ -130,14 +138,17 @@ impl Decoder {
         self.logits(tap, &hidden_states)
     }
 
-    /// Embeddings with the images put into place.
-    fn embed(&self, tap: &mut dyn Tap, input_ids: &Tensor, batch: &Batch) -> Result<Tensor> {
+    /// Embeddings with the images put into place: those that per-layer inputs are projected from, and those that the
+    /// first layer gets. They are the same.
+    fn embed(&self, tap: &mut dyn Tap, input_ids: &Tensor, batch: &Batch) -> Result<(Tensor, Tensor)> {
         let embeds = tap.see(|| format!("{}.embed_tokens", self.path), self.embed_tokens.forward(input_ids)?)?;
-        let embeds = match &batch.soft_tokens {
+        let inputs_embeds = match &batch.soft_tokens {
             Some(soft_tokens) => scatter_rows(&embeds, &soft_tokens.rows, &soft_tokens.embeds)?,
-            None => embeds,
+            None => embeds.clone(),
         };
-        tap.see(|| format!("{}.inputs_embeds", self.path), embeds)
+        let inputs_embeds = tap.see(|| format!("{}.inputs_embeds", self.path), inputs_embeds)?;
+        let context_embeds = if self.faults.has(Fault::ContextBeforeImages) { embeds } else { inputs_embeds.clone() };
+        Ok((context_embeds, inputs_embeds))
     }
 
     fn rows(
@@ -172,6 +183,9 @@ impl Decoder {
         let mut logits = tap.see(|| "lm_head".to_string(), logits)?;
         if let Some(cap) = self.final_logit_softcapping {
             logits = soft_cap(&logits, cap)?;
+            if self.faults.has(Fault::SoftCapTwice) {
+                logits = soft_cap(&logits, cap)?;
+            }
         }
         tap.see(|| "logits".to_string(), logits.to_dtype(DType::F32)?)
     }
@@ -206,16 +220,19 @@ impl DecoderLayer {
     fn load(weights: &Weights<'_>, config: &TextConfig, plan: &LayerPlan) -> Result<Self> {
         let norm = |name: &str| RmsNorm::load(&weights.at(name), config.hidden_size, config.rms_norm_eps);
         let (mlp, attention) = (weights.at("mlp"), weights.at("self_attn"));
+        let faults = weights.faults();
         let shape = AttentionShape {
             hidden_size: config.hidden_size,
             num_attention_heads: config.num_attention_heads,
             num_key_value_heads: plan.num_key_value_heads,
             head_dim: plan.head_dim,
-            window: config.window(plan.kind),
+            window: config.window(plan.kind).map(|window| window + usize::from(faults.has(Fault::WindowOffByOne))),
             rms_norm_eps: config.rms_norm_eps,
         };
         let (hidden_size, intermediate_size) = (config.hidden_size, plan.intermediate_size);
         let injection = |input| PerLayerInjection::load(weights, config, input);
+        let layer_scalar = weights.scalar("layer_scalar", &[1], 0.5)?;
+        let scalar_dropped = faults.has_in(Fault::LayerScalarDropped, weights.path());
         Ok(Self {
             kind: plan.kind,
             input_layernorm: norm("input_layernorm")?,
@@ -233,7 +250,7 @@ impl DecoderLayer {
             },
             post_feedforward_layernorm: norm("post_feedforward_layernorm")?,
             per_layer: config.per_layer_input.map(|input| injection(input.width)).transpose()?,
-            layer_scalar: weights.scalar("layer_scalar", &[1], 0.5)?,
+            layer_scalar: if scalar_dropped { 1.0 } else { layer_scalar },
             path: weights.path().to_string(),
         })
     }

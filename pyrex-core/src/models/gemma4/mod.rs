@@ -14,6 +14,7 @@ use super::load::generation_defaults;
 use super::{Family, LoadFormat, LoadOptions, LoadedModel, Model, ModelSpec};
 use crate::batch::{Batch, ImageBatch};
 use crate::error::{Error, Result};
+use crate::fault::{Fault, Faults};
 use crate::kv::KvPool;
 use crate::prompt::Patches;
 use crate::trace::Tap;
@@ -40,6 +41,7 @@ pub struct Gemma4 {
     vision: Option<Vision>,
     config: Config,
     spec: ModelSpec,
+    faults: Faults,
 }
 
 struct Vision {
@@ -48,7 +50,8 @@ struct Vision {
 }
 
 fn load(options: &LoadOptions) -> Result<LoadedModel> {
-    let config = Config::read(&options.source)?;
+    let mut config = Config::read(&options.source)?;
+    plant_wrong_donor(&mut config, options.faults);
     let source = match options.format {
         LoadFormat::Safetensors => options.source.clone(),
         LoadFormat::Dummy => dummy::complete(&options.source, &config)?,
@@ -63,18 +66,42 @@ fn load(options: &LoadOptions) -> Result<LoadedModel> {
         kv: config.kv_layout(),
         vocab_size: config.text.vocab_size,
         max_position_embeddings: config.text.max_position_embeddings,
+        image_token_id: processor.image_token_id(),
         stop_ids: generation.stop_ids,
         sampling: generation.sampling,
         dtype: options.dtype,
         device: options.device.clone(),
+        stage_of,
     };
     let progress = options.progress.as_deref().map(|progress| progress as &dyn Fn(u64, u64));
     let store = match options.format {
         LoadFormat::Safetensors => Store::from_files(options.source.weight_files()?, &options.device)?,
         LoadFormat::Dummy => Store::dummy(&options.device),
     };
-    let model = Gemma4::load(&store.with_progress(progress), config, spec)?;
+    let model = Gemma4::load(&store.with_progress(progress).with_faults(options.faults), config, spec)?;
     Ok(LoadedModel { model: Box::new(model), processor: Arc::new(processor) })
+}
+
+/// The stage that a tap belongs to.
+fn stage_of(tap: &str) -> &'static str {
+    match tap {
+        _ if tap.starts_with("prep.") => "prompt",
+        _ if tap.starts_with("model.vision_tower") => "vision tower",
+        _ if tap.starts_with("model.embed_vision") => "vision embedder",
+        _ if tap.contains(".layers.") => "decoder",
+        "lm_head" | "logits" => "head",
+        _ if tap.ends_with(".norm") => "head",
+        _ => "embeddings",
+    }
+}
+
+/// Lets a layer read the keys and values of the layer before the right one.
+fn plant_wrong_donor(config: &mut Config, faults: Faults) {
+    for (layer_idx, plan) in config.text.layers.iter_mut().enumerate() {
+        if faults.has(Fault::WrongDonor(layer_idx)) {
+            plan.reads_kv_of = plan.reads_kv_of.and_then(|donor| donor.checked_sub(1));
+        }
+    }
 }
 
 /// Images must be cut as the tower reads them.
@@ -107,7 +134,7 @@ impl Gemma4 {
     fn load(store: &Store<'_>, config: Config, spec: ModelSpec) -> Result<Self> {
         let (decoder, vision) = load_parts(store, &config, spec.dtype)?;
         store.finish(|name| weights::is_inert(&config, name))?;
-        Ok(Self { decoder, vision, config, spec })
+        Ok(Self { decoder, vision, config, spec, faults: store.root().faults() })
     }
 
     fn vision(&self) -> Result<(&Vision, &config::VisionConfig)> {
@@ -125,7 +152,7 @@ impl Model for Gemma4 {
 
     fn image_batch(&self, images: &[&Patches]) -> Result<ImageBatch> {
         let (_, config) = self.vision()?;
-        vision::image_batch(images, config, &self.spec.device)
+        vision::image_batch(images, config, &self.spec.device, self.faults)
     }
 
     fn encode_images(&self, images: &ImageBatch, tap: &mut dyn Tap) -> Result<Tensor> {
@@ -135,7 +162,7 @@ impl Model for Gemma4 {
     }
 
     fn forward(&self, batch: &Batch, kv: &mut KvPool, tap: &mut dyn Tap) -> Result<Tensor> {
-        let mut input_ids = batch.input_ids.clone();
+        let mut input_ids = tap.see(|| "prep.input_ids".to_string(), batch.input_ids.clone())?;
         let pad = Tensor::full(self.config.text.pad_token_id, input_ids.shape(), input_ids.device())?;
         for placeholder in &self.config.placeholder_ids {
             input_ids = input_ids.eq(*placeholder)?.where_cond(&pad, &input_ids)?;

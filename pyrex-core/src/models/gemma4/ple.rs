@@ -39,7 +39,7 @@ impl PerLayerEmbeddings {
         let (rows, cols) = (table.rows() * num_layers, table.cols() / num_layers);
         let projection = weights.at("per_layer_model_projection");
         Ok(Self {
-            embed_tokens_per_layer: Embedding::new(table.reshaped(rows, cols)?, (width as f64).sqrt(), dtype),
+            embed_tokens_per_layer: Embedding::new(table.reshaped(rows, cols)?, (width as f64).sqrt(), dtype, weights.faults()),
             per_layer_model_projection: Linear::load(&projection, config.hidden_size, num_layers * width)?,
             per_layer_projection_norm: RmsNorm::load(
                 &weights.at("per_layer_projection_norm"),

@@ -191,6 +191,11 @@ impl Gemma4Processor {
         })
     }
 
+    /// The id that stands where the soft tokens of an image go, if the checkpoint reads images.
+    pub fn image_token_id(&self) -> Option<u32> {
+        self.reads_images.then_some(self.tokens.placeholder)
+    }
+
     /// The same processor with another budget of soft tokens per image.
     ///
     /// # Errors

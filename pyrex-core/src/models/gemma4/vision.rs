@@ -8,10 +8,11 @@ use super::pooler::Pooler;
 use super::prompt::{patch_positions, pool_slots};
 use crate::batch::ImageBatch;
 use crate::error::{Error, Result};
+use crate::fault::{Fault, Faults};
 use crate::nn::{GatedMlp, Linear, RmsNorm};
 use crate::ops::Matrix;
 use crate::ops::activation::scale;
-use crate::ops::attention::segment_attention;
+use crate::ops::attention::{segment_attention, segment_reference};
 use crate::ops::gather::gather_rows;
 use crate::ops::rope::{RopeTable, rope};
 use crate::prompt::Patches;
@@ -55,6 +56,7 @@ struct VisionAttention {
     num_heads: usize,
     head_dim: usize,
     path: String,
+    faults: Faults,
 }
 
 impl VisionTower {
@@ -79,8 +81,9 @@ impl VisionTower {
     /// # Errors
     /// `InvalidRequest` if an image has more patches along a side than the position table; whatever the tap says.
     pub fn forward(&self, tap: &mut dyn Tap, images: &ImageBatch) -> Result<Tensor> {
-        let mut hidden_states = self.patch_embedder.forward(tap, images)?;
-        let rope_table = RopeTable::new(&images.positions, &self.inv_freq, DType::F32)?;
+        let positions = tap.see(|| "prep.position_ids".to_string(), images.positions.clone())?;
+        let mut hidden_states = self.patch_embedder.forward(tap, images, &positions)?;
+        let rope_table = RopeTable::new(&positions, &self.inv_freq, DType::F32)?;
         for layer in &self.layers {
             tap.proceed()?;
             hidden_states = layer.forward(tap, &hidden_states, &rope_table, &images.segment_start)?;
@@ -102,12 +105,13 @@ impl PatchEmbedder {
     }
 
     /// `2 (pixel / 255 - ½)` projected, plus one learned vector per column and one per row.
-    fn forward(&self, tap: &mut dyn Tap, images: &ImageBatch) -> Result<Tensor> {
+    fn forward(&self, tap: &mut dyn Tap, images: &ImageBatch, positions: &Tensor) -> Result<Tensor> {
         let pixel_values = scale(&images.pixels.to_dtype(DType::F32)?, 1.0 / 255.0)?;
+        let pixel_values = tap.see(|| "prep.pixel_values".to_string(), pixel_values)?;
         let centred = ((pixel_values - 0.5)? * 2.0)?;
         let projected = self.input_proj.forward(tap, &centred)?;
         let row = |axis: usize| -> Result<Tensor> {
-            let position = images.positions.narrow(1, axis, 1)?.flatten_all()?;
+            let position = positions.narrow(1, axis, 1)?.flatten_all()?;
             let offset = (axis * self.position_embedding_size) as f64;
             let table_rows = self.position_embedding_table.rows_range(0..(axis + 1) * self.position_embedding_size)?;
             gather_rows(&table_rows, &(position.to_dtype(DType::I64)? + offset)?.to_dtype(DType::U32)?, DType::F32)
@@ -165,6 +169,7 @@ impl VisionAttention {
             num_heads: config.num_attention_heads,
             head_dim,
             path: weights.path().to_string(),
+            faults: weights.faults(),
         })
     }
 
@@ -175,9 +180,14 @@ impl VisionAttention {
         let k = self.k_proj.forward(tap, x)?.reshape(heads)?;
         let v = self.v_proj.forward(tap, x)?.reshape(heads)?;
         let q = rope(&self.q_norm.forward(tap, &q)?, rope_table)?;
+        let q = tap.see(|| format!("{}.q_rope", self.path), q)?;
         let k = rope(&self.k_norm.forward(tap, &k)?, rope_table)?;
+        let k = tap.see(|| format!("{}.k_rope", self.path), k)?;
         let v = self.v_norm.forward(tap, &v)?;
-        let context = segment_attention(&q, &k, &v, segment_start, 1.0)?;
+        let context = match self.faults.has(Fault::Bf16Rounding) {
+            true => segment_reference(&q, &k, &v, segment_start, 1.0, DType::BF16)?,
+            false => segment_attention(&q, &k, &v, segment_start, 1.0)?,
+        };
         let context = context.reshape((patches, self.num_heads * self.head_dim))?;
         let context = tap.see(|| format!("{}.o_proj.input", self.path), context)?;
         let out = self.o_proj.forward(tap, &context)?;
@@ -197,7 +207,12 @@ fn linear(weights: &Weights<'_>, config: &VisionConfig, in_features: usize, out_
 ///
 /// # Errors
 /// `Internal` if an image's grid is not made of whole tiles, or its pixels are not as many as its patches hold.
-pub fn image_batch(images: &[&Patches], config: &VisionConfig, device: &Device) -> Result<ImageBatch> {
+pub fn image_batch(
+    images: &[&Patches],
+    config: &VisionConfig,
+    device: &Device,
+    faults: Faults,
+) -> Result<ImageBatch> {
     let (k, patch_len) = (config.pooling_kernel_size, 3 * config.patch_size * config.patch_size);
     let (mut pixels, mut positions, mut slots) = (Vec::new(), Vec::new(), Vec::new());
     let (mut segment_start, mut num_soft_tokens) = (vec![0u32], 0usize);
@@ -211,7 +226,8 @@ pub fn image_batch(images: &[&Patches], config: &VisionConfig, device: &Device) 
             )));
         }
         pixels.extend_from_slice(&image.pixels);
-        positions.extend(patch_positions(columns, rows).flatten());
+        let axes = |[x, y]: [u32; 2]| if faults.has(Fault::AxesSwapped) { [y, x] } else { [x, y] };
+        positions.extend(patch_positions(columns, rows).flat_map(axes));
         slots.extend(pool_slots(columns, rows, k, num_soft_tokens));
         num_soft_tokens += (columns / k) * (rows / k);
         segment_start.push(slots.len() as u32);

@@ -87,7 +87,7 @@ pub fn paged_attention_at(
         return Ok(q.clone());
     }
     if !has_kernel(q) || !has_kernel(kv.keys) {
-        return paged_reference(q, kv, queries, window, scale);
+        return paged_reference(q, kv, queries, window, scale, DType::F32);
     }
     let (positions, starts, tables) =
         (queries.positions.contiguous()?, queries.query_start.contiguous()?, kv.block_tables.contiguous()?);
@@ -147,7 +147,7 @@ pub fn segment_attention_at(
         return Ok(q.clone());
     }
     if !has_kernel(q) || !has_kernel(k) {
-        return segment_reference(q, k, v, segment_start, scale);
+        return segment_reference(q, k, v, segment_start, scale, DType::F32);
     }
     let starts = segment_start.contiguous()?;
     let segments = segments(host_view(&starts)?.slice()?, patches)?;

@@ -8,6 +8,7 @@ use crate::error::Result;
 use candle_core::{D, DType, Device, Tensor};
 
 /// [`super::paged_attention`] in tensor operations: every query against every slot of every block table, masked.
+/// `probabilities`: the dtype that the softmax is rounded to; f32 but to see what rounding does.
 ///
 /// # Errors
 /// `Internal` if the shapes do not fit.
@@ -17,6 +18,7 @@ pub fn paged_reference(
     queries: &Queries,
     window: Option<usize>,
     scale: f32,
+    probabilities: DType,
 ) -> Result<Tensor> {
     let device = q.device();
     let rows = q.dim(0)?;
@@ -39,10 +41,12 @@ pub fn paged_reference(
     let own = owner.broadcast_eq(&count(sequences, device)?.reshape((1, sequences))?)?;
     let seen = own.reshape((rows, sequences, 1))?.broadcast_mul(&seen.reshape((rows, 1, context))?)?;
     let seen = seen.reshape((rows, sequences * context))?;
-    masked(q, &kv.keys.index_select(&slots, 0)?, &kv.values.index_select(&slots, 0)?, &seen, scale)
+    let (keys, values) = (kv.keys.index_select(&slots, 0)?, kv.values.index_select(&slots, 0)?);
+    masked((q, &keys, &values), &seen, scale, probabilities)
 }
 
 /// [`super::segment_attention`] in tensor operations: every patch against every patch, masked.
+/// `probabilities` as for [`paged_reference`].
 ///
 /// # Errors
 /// `Internal` if the shapes do not fit.
@@ -52,15 +56,21 @@ pub fn segment_reference(
     v: &Tensor,
     segment_start: &Tensor,
     scale: f32,
+    probabilities: DType,
 ) -> Result<Tensor> {
     let patches = q.dim(0)?;
     let segment = segment_of(segment_start, patches)?;
     let seen = segment.reshape((patches, 1))?.broadcast_eq(&segment.reshape((1, patches))?)?;
-    masked(q, k, v, &seen, scale)
+    masked((q, k, v), &seen, scale, probabilities)
 }
 
 /// Attention of `[T, H, D]` to `[N, K, D]` where `seen`, `[T, N]` u8, is not zero.
-fn masked(q: &Tensor, k: &Tensor, v: &Tensor, seen: &Tensor, scale: f32) -> Result<Tensor> {
+fn masked(
+    (q, k, v): (&Tensor, &Tensor, &Tensor),
+    seen: &Tensor,
+    scale: f32,
+    probabilities: DType,
+) -> Result<Tensor> {
     let (rows, heads, head_dim) = q.dims3()?;
     let (keys, kv_heads, _) = k.dims3()?;
     // A key head serves the queries of its group: they are rows of one product.
@@ -73,7 +83,9 @@ fn masked(q: &Tensor, k: &Tensor, v: &Tensor, seen: &Tensor, scale: f32) -> Resu
     let scores = scores.reshape((kv_heads, group, rows, keys))?;
     let unseen = scores.zeros_like()?.affine(1.0, f64::NEG_INFINITY)?;
     let seen = seen.reshape((1, 1, rows, keys))?.broadcast_as(scores.shape())?.contiguous()?;
-    let weights = softmax(&seen.where_cond(&scores, &unseen)?)?.reshape((kv_heads, group * rows, keys))?;
+    let weights =
+        softmax(&seen.where_cond(&scores, &unseen)?)?.to_dtype(probabilities)?.to_dtype(DType::F32)?;
+    let weights = weights.reshape((kv_heads, group * rows, keys))?;
     let out = weights.matmul(&by_head(v)?)?.reshape((kv_heads, group, rows, head_dim))?;
     let out = out.permute((2, 0, 1, 3))?.contiguous()?.reshape((rows, heads, head_dim))?;
     Ok(out.to_dtype(q.dtype())?)
