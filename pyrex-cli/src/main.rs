@@ -7,6 +7,7 @@ mod bench;
 mod bisect;
 mod bundled;
 mod compare;
+mod diff_logits;
 mod dump;
 mod fail;
 mod generate;
@@ -36,6 +37,8 @@ enum Command {
     Dump(dump::Arguments),
     /// Compare two dumps, tensor by tensor.
     Compare(compare::Arguments),
+    /// Compare the choices of two dumps, position by position.
+    DiffLogits(diff_logits::Arguments),
     /// Find where a model first leaves the reference.
     Bisect(bisect::Arguments),
     /// Measure loading, the vision tower, prefill and decode.
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Dump(arguments) => dump::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),
+        Command::DiffLogits(arguments) => diff_logits::run(&arguments),
         Command::Bisect(arguments) => bisect::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),

@@ -35,8 +35,8 @@ pub mod trace;
 pub mod weights;
 
 pub use diag::{
-    Bisection, Compared, Comparison, DumpFile, DumpInput, DumpOptions, DumpSummary, Figures, Manifest,
-    Outcome, Threshold, Verdict, bisect, compare, dump,
+    Bisection, Candidate, Compared, Comparison, DumpFile, DumpInput, DumpOptions, DumpSummary, Figures,
+    LogitsDiff, Manifest, Outcome, Position, Threshold, Verdict, bisect, compare, diff_logits, dump,
 };
 pub use engine::{
     ActivationDtype, Completion, Constraint, DeviceChoice, Engine, EngineConfig, EngineOptions, EngineStats,
@@ -50,4 +50,5 @@ pub use models::{
     ComponentDescription, LayerDescription, LoadFormat, LoadOptions, LoadedModel, ModelDescription,
     ModelSource, ModelSpec, Progress, describe, load,
 };
+pub use prompt::detokenizer::TokenBytes;
 pub use prompt::{Chat, Content, EncodedImage, EncodedPrompt, Message, Part, Prompt};

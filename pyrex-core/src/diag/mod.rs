@@ -1,7 +1,8 @@
 //! How to find a wrong number.
 //!
 //! [`dump()`] writes every named tensor of a pass to disk; [`compare()`] puts two dumps side by side; [`bisect()`] runs a
-//! model against a dump of the reference and names the stage, layer, operation and function that goes wrong first.
+//! model against a dump of the reference and names the stage, layer, operation and function that goes wrong first;
+//! [`diff_logits`] says where two would go on with another token.
 //! Requests and devices are not known here; JSON is, inside the files of dumps.
 
 pub mod bisect;
@@ -10,6 +11,7 @@ pub mod dump;
 pub mod elements;
 pub mod figures;
 pub mod file;
+pub mod logits;
 pub mod manifest;
 pub mod pass;
 pub mod writer;
@@ -19,5 +21,6 @@ pub use compare::{Compared, Comparison, Outcome, Threshold, compare};
 pub use dump::{DumpInput, DumpOptions, dump};
 pub use figures::{Figures, Verdict};
 pub use file::DumpFile;
+pub use logits::{Candidate, LogitsDiff, Position, diff_logits};
 pub use manifest::{Manifest, Noise};
 pub use writer::DumpSummary;

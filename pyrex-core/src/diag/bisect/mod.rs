@@ -144,7 +144,7 @@ fn unwatched(
     let last = theirs.elements.to_f32();
     let last = &last[last.len().saturating_sub(ours.len())..];
     let shape = [1, ours.len()];
-    let noise = trace::noise(reference, Mode::Cumulative, "logits", loaded.model.spec());
+    let noise = trace::noise(reference, Mode::Cumulative, ("logits", &theirs), loaded.model.spec());
     let tensor = |elements| DumpTensor { shape: &shape, elements };
     let outcome = outcome(&tensor(ours.as_slice().into()), &tensor(last.into()), noise);
     Ok(Some(Compared { name: "logits".to_string(), outcome }))

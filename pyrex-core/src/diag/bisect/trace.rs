@@ -108,14 +108,22 @@ fn decode_ids(reference: &DumpFile) -> Result<Vec<u32>> {
 }
 
 /// The noise of a tap in `mode`, no less than a rounding; `None` if the dump does not say, or was made in another dtype.
-pub(super) fn noise(reference: &DumpFile, mode: Mode, name: &str, spec: &ModelSpec) -> Option<f64> {
+pub(super) fn noise(
+    reference: &DumpFile,
+    mode: Mode,
+    (name, theirs): (&str, &DumpTensor<'_>),
+    spec: &ModelSpec,
+) -> Option<f64> {
     let noise = reference.manifest.noise.as_ref()?;
     let figures = match mode {
         Mode::Cumulative => &noise.cumulative,
         Mode::Isolated => &noise.isolated,
     };
     let same_dtype = (spec.dtype == DType::BF16) == (reference.manifest.dtype == "bf16");
-    figures.get(name).filter(|_| same_dtype).map(|noise| noise.max(floor(&reference.manifest.dtype)))
+    figures
+        .get(name)
+        .filter(|_| same_dtype)
+        .map(|noise| noise.max(floor(&reference.manifest.dtype, theirs.elements.len())))
 }
 
 struct Watch<'a> {
@@ -139,8 +147,8 @@ impl Tap for Watch<'_> {
         let noise = match name {
             // Ids and positions are exact.
             _ if tensor.dtype().is_int() => Some(0.0),
-            "prep.pixel_values" => Some(floor("f32")),
-            _ => noise(self.reference, self.mode, &full_name, self.spec),
+            "prep.pixel_values" => Some(floor("f32", 0)),
+            _ => noise(self.reference, self.mode, (&full_name, &theirs), self.spec),
         };
         let outcome = compare_tensor(tensor, &theirs, noise)?;
         let fits = matches!(outcome, Outcome::Figures { .. });
