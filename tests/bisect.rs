@@ -12,7 +12,7 @@ use pyrex_core::{
     Bisection, Chat, DumpFile, ErrorKind, LoadFormat, LoadOptions, Message, ModelSource, ModelSpec, Prompt,
     Result, bisect, load,
 };
-use pyrex_tests::{golden_dir, in_memory, load_model, load_options, model_dir, model_files};
+use pyrex_tests::{golden_dir, in_memory, load_model, load_options, model_dir, model_files, repository};
 
 /// A picture and a question in f32.
 const IMAGE_F32: &str = "image_f32";
@@ -51,6 +51,20 @@ fn check(dump: &str, fault: Fault, place: Place) {
     for trace in [&found.cumulative, &found.isolated] {
         assert_eq!(pointed_at(trace), Some(place), "{fault:?}, {:?}", trace.mode);
     }
+}
+
+#[test]
+fn faults_are_planted_by_the_tests_alone() {
+    let mut manifests = Vec::new();
+    for folder in ["", "pyrex-core", "pyrex-cli", "tests", "fuzz"] {
+        let text = std::fs::read_to_string(repository().join(folder).join("Cargo.toml")).unwrap();
+        let uses = text.lines().filter(|line| !line.starts_with('#') && line.contains("planted-faults"));
+        manifests.extend(uses.map(|line| (folder, line.to_string())));
+    }
+    let dependency =
+        r#"pyrex-core = { workspace = true, features = ["test-util", "async", "planted-faults"] }"#;
+    let expected = [("pyrex-core", "planted-faults = []"), ("tests", dependency)];
+    assert_eq!(manifests, expected.map(|(folder, line)| (folder, line.to_string())));
 }
 
 #[test]

@@ -68,6 +68,8 @@ fn a_dump_that_is_not_finished_leaves_nothing_behind() {
     assert!(!path.exists() && !path.with_file_name("unfinished.safetensors.partial").exists());
     let nowhere = DumpWriter::create(&scratch("no/such/folder/dump.safetensors"));
     assert_eq!(nowhere.err().unwrap().kind(), ErrorKind::Io);
+    let folder = DumpWriter::create(&scratch("")).err().unwrap();
+    assert!(folder.message().contains("expected a file"), "{folder}");
 }
 
 #[test]

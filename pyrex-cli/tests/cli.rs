@@ -50,7 +50,7 @@ fn fails(arguments: &[&str], code: i32, needle: &str) {
 #[test]
 fn help_names_every_command_and_flag() {
     let help = succeeds(&["--help"]);
-    for command in ["generate", "dump", "bench", "inspect"] {
+    for command in ["generate", "dump", "compare", "diff-logits", "bisect", "bench", "inspect"] {
         assert!(help.contains(command), "{help}");
     }
     let flags = [
@@ -59,7 +59,10 @@ fn help_names_every_command_and_flag() {
             "--model --image --system --prompt --max-tokens --temperature --top-p --top-k --min-p --seed",
         ),
         ("generate", "--stop --dtype --device --format --num-threads"),
-        ("dump", "--model --image --prompt --out --taps"),
+        ("dump", "--model --image --prompt --out --taps --steps --prompt-tokens --load-format"),
+        ("compare", "--noise --threshold --max-ratio --failures --format"),
+        ("diff-logits", "--top --failures --model --format"),
+        ("bisect", "--model --reference --image --prompt --dtype"),
         ("bench", "--model --load-format --prompt-tokens --max-tokens --image --json --threads"),
         ("bench", "--requests --max-sequences --shared-prefix"),
     ];
@@ -106,6 +109,15 @@ fn whatever_else_goes_wrong_exits_with_1_and_one_line() {
     fails(&["inspect", "/no/such/folder"], 1, "/no/such/folder");
     fails(&["dump", "--prompt", "p", "--out", "/no/such/folder/x"], 1, "/no/such/folder/x");
     fails(&["dump", "--prompt", "p", "--out", "/dev/null", "--taps", "[a"], 1, "glob");
+    fails(&["dump", "--prompt", "p", "--out", "/dev/null"], 1, "/dev/null: expected a file");
+    fails(&["compare", "/no/such/a", "/no/such/b"], 1, "/no/such/a");
+    fails(
+        &["compare", &shapes("config.json"), &shapes("config.json")],
+        1,
+        "config.json: not a readable safetensors",
+    );
+    fails(&["bisect", "--reference", "/no/such/dump"], 1, "/no/such/dump");
+    fails(&["bisect", "--reference", &shapes("model.safetensors")], 1, "prompt_ids");
     fails(&["generate", "--prompt", &"word ".repeat(9000)], 1, "max_model_len");
     let empty = scratch("an-empty-folder");
     fs::create_dir_all(&empty).expect("the scratch folder is writable");
@@ -281,4 +293,70 @@ fn a_reader_that_leaves_is_no_error() {
     drop(child.stdout.take());
     let output = child.wait_with_output().expect("the binary ends");
     assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
+}
+
+/// Runs what must find something: exit code 1, everything on stdout.
+fn finds(arguments: &[&str]) -> String {
+    let output = pyrex(arguments);
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", stderr(&output));
+    assert_eq!(stderr(&output), "", "{arguments:?}");
+    stdout(&output).to_owned()
+}
+
+/// Dumps an answer of the bundled model to a file of this name.
+fn dumped(name: &str, arguments: &[&str]) -> String {
+    let out = scratch(name).to_str().expect("UTF-8").to_owned();
+    succeeds(&[&["dump", "--out", &out, "--steps", "2"], arguments].concat());
+    out
+}
+
+#[test]
+fn two_dumps_are_compared_and_the_exit_code_says_how_it_went() {
+    let f32 = dumped("f32.safetensors", &["--prompt", "Hello!"]);
+    let raw = dumped("f32.bin", &["--prompt", "Hello!"]);
+    let bf16 = dumped("bf16.safetensors", &["--prompt", "Hello!", "--dtype", "bf16"]);
+    let same = succeeds(&["compare", &f32, &raw]);
+    assert!(
+        same.ends_with(", 0 do not pass\n") && same.contains("match         1.000000     0.0e0"),
+        "{same}"
+    );
+    succeeds(&["compare", &bf16, &f32, "--noise", &bf16]);
+    succeeds(&["compare", &bf16, &f32, "--threshold", "catastrophic"]);
+    let found = finds(&["compare", &bf16, &f32, "--noise", &f32, "--failures", "--format", "json"]);
+    let found: Value = serde_json::from_str(&found).expect("one object");
+    let tensors = found["tensors"].as_array().expect("a list");
+    assert!(tensors.len() > 100 && tensors.iter().all(|tensor| tensor["passes"] == false));
+    let longer = dumped("longer.safetensors", &["--prompt", "Hello! Who are you?"]);
+    assert!(finds(&["compare", &longer, &f32]).contains("shape         ["));
+}
+
+#[test]
+fn choices_of_two_dumps_are_compared() {
+    let f32 = dumped("choices.safetensors", &["--prompt", "Hello!"]);
+    let model = shapes("");
+    let text = succeeds(&["diff-logits", &f32, &f32, "--model", &model]);
+    assert!(text.contains("  step 2  A  agree") && text.contains('"'), "{text}");
+    let json: Value =
+        serde_json::from_str(&succeeds(&["diff-logits", &f32, &f32, "--top", "2", "--format", "json"]))
+            .expect("JSON");
+    assert_eq!(json["num_agreeing"], json["num_positions"]);
+    assert_eq!(json["positions"][0]["ours"].as_array().map(Vec::len), Some(2));
+    let longer = dumped("longer_choices.safetensors", &["--prompt", "Hello! Who are you?"]);
+    fails(&["diff-logits", &longer, &f32], 1, "expected the same two sizes");
+}
+
+#[test]
+fn bisect_is_quiet_about_itself_and_finds_another_dtype() {
+    let dump = dumped("reference.safetensors", &["--image", &shapes("examples/red_circle.png")]);
+    let clean = succeeds(&["bisect", "--reference", &dump, "--image", &shapes("examples/red_circle.png")]);
+    for line in [
+        "cumulative: no divergence",
+        "isolated: no divergence",
+        "prompt: prep.pixel_values is the reference's",
+    ] {
+        assert!(clean.contains(line), "{clean}");
+    }
+    assert!(clean.contains("the dump does not say how much noise"), "{clean}");
+    let other = finds(&["bisect", "--reference", &dump, "--model", &shapes(""), "--prompt", "Hello!"]);
+    assert!(other.contains("prompt: prep.input_ids is not the reference's"), "{other}");
 }

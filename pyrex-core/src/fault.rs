@@ -39,6 +39,9 @@ pub struct Faults {
     planted: Option<Fault>,
 }
 
+#[cfg(not(feature = "planted-faults"))]
+const _: () = assert!(size_of::<Faults>() == 0);
+
 impl Faults {
     /// Plants one.
     #[cfg(feature = "planted-faults")]

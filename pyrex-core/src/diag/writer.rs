@@ -55,6 +55,10 @@ impl DumpWriter {
     /// # Errors
     /// `Io` if the folder cannot be written to.
     pub fn create(out: &Path) -> Result<Self> {
+        // What is renamed to a device or a folder would take its place.
+        if fs::metadata(out).is_ok_and(|metadata| !metadata.is_file()) {
+            return Err(Error::io(format_args!("{}: expected a file or nothing there", out.display())));
+        }
         let raw = out.extension().is_some_and(|extension| extension == "bin");
         let data_path = beside(out, "partial");
         let open = File::options().read(true).write(true).create(true).truncate(true).open(&data_path);
