@@ -13,6 +13,7 @@ use pyrex_core::{
     Result, bisect, load,
 };
 use pyrex_tests::{golden_dir, in_memory, load_model, load_options, model_dir, model_files, repository};
+use safetensors::tensor::TensorView;
 
 /// A picture and a question in f32.
 const IMAGE_F32: &str = "image_f32";
@@ -204,7 +205,7 @@ fn a_prompt_that_is_prepared_otherwise_is_found() {
 
 #[test]
 fn a_dump_without_a_prompt_or_of_another_model_is_refused() {
-    let empty = safetensors::serialize::<&str, safetensors::tensor::TensorView<'_>, _>([], None).unwrap();
+    let empty = safetensors::serialize::<&str, TensorView<'_>, _>([], None).unwrap();
     let empty = DumpFile::from_safetensors(std::sync::Arc::new(empty)).unwrap();
     let source = ModelSource::Path(model_dir("text-only"));
     let loaded = load_model("text-only", DType::F32);
@@ -213,6 +214,28 @@ fn a_dump_without_a_prompt_or_of_another_model_is_refused() {
     assert!(error.message().contains("neither prep.input_ids nor prompt_ids"), "{error}");
     let error = bisect(&loaded, &source, &reference(IMAGE_F32), None).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidRequest);
+}
+
+#[test]
+fn a_dump_with_absurd_positions_is_refused() {
+    fn tensor<'a>(shape: &[usize], bytes: &'a [u8]) -> TensorView<'a> {
+        TensorView::new(safetensors::Dtype::F32, shape.to_vec(), bytes).unwrap()
+    }
+    let floats = |values: &[f32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+    let (ids, pixels) = (floats(&[2.0, 2043.0]), floats(&[0.5; 768]));
+    let source = ModelSource::Path(model_dir("e2b-like"));
+    let loaded = load_model("e2b-like", DType::F32);
+    for positions in [&[1e30, 1.0][..], &[f32::NAN, 0.0], &[-1.0, 0.0], &[1.0, 0.0], &[0.0], &[]] {
+        let bytes = floats(positions);
+        let tensors = [
+            ("prep.input_ids", tensor(&[2], &ids)),
+            ("prep.pixel_values", tensor(&[1, 768], &pixels)),
+            ("prep.position_ids", tensor(&[positions.len()], &bytes)),
+        ];
+        let dump = std::sync::Arc::new(safetensors::serialize(tensors, None).unwrap());
+        let error = bisect(&loaded, &source, &DumpFile::from_safetensors(dump).unwrap(), None).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidRequest, "{positions:?}: {error}");
+    }
 }
 
 /// A model that errs only in `wrong` passes.

@@ -3,14 +3,16 @@
 //! Sums are kept in f64. Where either side is not finite an element counts for nothing but that.
 
 use super::elements::Elements;
+use crate::ops::simd::Level;
+use crate::ops::simd::distance::{Distance, Sums};
 use rayon::prelude::*;
 use std::fmt;
-use std::ops::AddAssign;
+use std::ops::{AddAssign, Range};
 
-/// Elements one task compares: enough to be worth a thread, few enough that their copies stay in a cache.
-const TASK_LEN: usize = 1 << 15;
-/// Sums that grow side by side, so that they can share a vector.
-const LANES: usize = 8;
+/// Elements one task compares: enough to be worth a thread.
+const TASK_LEN: usize = 1 << 17;
+/// Elements compared at once: both sides stay in the first-level cache.
+const PIECE_LEN: usize = 1 << 12;
 
 /// How far `ours` is from `theirs`, element by element.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -88,19 +90,14 @@ impl Figures {
         let row_len = (len / num_rows.max(1)).max(1);
         let rows_per_task = TASK_LEN.div_ceil(row_len);
         let tasks: Vec<usize> = (0..len).step_by(rows_per_task * row_len).collect();
-        let parts: Vec<(Sums, Vec<f32>)> = tasks
-            .par_iter()
-            .map(|&start| {
-                compare_rows(ours, theirs, start..len.min(start + rows_per_task * row_len), row_len)
-            })
-            .collect();
-        let mut sums = Sums::default();
-        let mut rows = Vec::with_capacity(num_rows);
-        for (part, part_rows) in parts {
-            sums += part;
-            rows.extend(part_rows);
-        }
-        Self { num_elements: len, rows, ..sums.figures() }
+        let task = |&start: &usize| {
+            let end = len.min(start + rows_per_task * row_len);
+            Found::in_rows(ours, theirs, start..end, row_len)
+        };
+        let parts: Vec<Found> = tasks.par_iter().map(task).collect();
+        let mut whole = Found { rows: Vec::with_capacity(num_rows), ..Found::new() };
+        parts.into_iter().for_each(|part| whole += part);
+        Self { num_elements: len, ..whole.figures() }
     }
 
     /// What to call it.
@@ -118,165 +115,135 @@ impl Figures {
     }
 }
 
-/// The sums over `range`, and the relative error of each of its rows.
-fn compare_rows(
-    ours: &Elements<'_>,
-    theirs: &Elements<'_>,
-    range: std::ops::Range<usize>,
-    row_len: usize,
-) -> (Sums, Vec<f32>) {
-    let (mut sums, mut rows) = (Sums::default(), Vec::with_capacity(range.len().div_ceil(row_len)));
-    let (mut a_copy, mut b_copy) = (Vec::new(), Vec::new());
-    for row_start in range.clone().step_by(row_len) {
-        let row_end = range.end.min(row_start + row_len);
-        let mut row = Sums::default();
-        for start in (row_start..row_end).step_by(TASK_LEN) {
-            let piece = start..row_end.min(start + TASK_LEN);
-            let a = ours.as_f32(piece.clone(), &mut a_copy);
-            let b = theirs.as_f32(piece, &mut b_copy);
-            row += Sums::of(a, b, start);
-        }
-        rows.push(row.rel_l2() as f32);
-        sums += row;
-    }
-    (sums, rows)
-}
-
-/// What is summed over a piece, and adds up over pieces in order.
-#[derive(Clone)]
-struct Sums {
-    dot: f64,
-    ours: f64,
-    theirs: f64,
-    error: f64,
-    max_abs: f32,
+/// What is found in a range of elements, and adds up over ranges in order.
+struct Found {
+    sums: Sums,
     worst: Option<usize>,
-    max_rel: f32,
     first_difference: Option<usize>,
-    ours_non_finite: NonFinite,
-    theirs_non_finite: NonFinite,
+    ours: NonFinite,
+    theirs: NonFinite,
     non_finite_differences: usize,
-    histogram: [u64; NUM_BINS],
+    rows: Vec<f32>,
+    histogram: Histogram,
 }
 
-/// One for each exponent of an f32.
-const NUM_BINS: usize = 255;
-
-impl Default for Sums {
-    fn default() -> Self {
+impl Found {
+    fn new() -> Self {
         Self {
-            dot: 0.0,
-            ours: 0.0,
-            theirs: 0.0,
-            error: 0.0,
-            max_abs: 0.0,
+            sums: Sums::default(),
             worst: None,
-            max_rel: 0.0,
             first_difference: None,
-            ours_non_finite: NonFinite::default(),
-            theirs_non_finite: NonFinite::default(),
+            ours: NonFinite::default(),
+            theirs: NonFinite::default(),
             non_finite_differences: 0,
-            histogram: [0; NUM_BINS],
+            rows: Vec::new(),
+            histogram: Histogram::new(),
         }
     }
-}
 
-impl Sums {
-    /// Over `a` and `b`, the first of whose elements is number `offset`.
-    fn of(a: &[f32], b: &[f32], offset: usize) -> Self {
-        let mut sums = Self::default();
-        if !add_products(a, b, &mut sums) {
-            return Self::of_non_finite(a, b, offset);
+    /// In whole rows of `row_len`.
+    fn in_rows(ours: &Elements<'_>, theirs: &Elements<'_>, range: Range<usize>, row_len: usize) -> Self {
+        let mut found = Self::new();
+        let (mut a_copy, mut b_copy) = (Vec::new(), Vec::new());
+        for row_start in range.clone().step_by(row_len) {
+            let row_end = range.end.min(row_start + row_len);
+            let mut row = Sums::default();
+            for start in (row_start..row_end).step_by(PIECE_LEN) {
+                let piece = start..row_end.min(start + PIECE_LEN);
+                let a = ours.as_f32(piece.clone(), &mut a_copy);
+                let b = theirs.as_f32(piece, &mut b_copy);
+                row += found.add(a, b, start);
+            }
+            found.rows.push(rel_l2(&row) as f32);
         }
-        sums.max_rel = max_rel(a, b);
-        if sums.max_abs > 0.0 {
-            let place = |found: &dyn Fn(f32) -> bool| {
-                a.iter().zip(b).position(|(a, b)| found((a - b).abs())).map(|at| offset + at)
-            };
-            sums.first_difference = place(&|error| error > 0.0);
-            sums.worst = place(&|error| error == sums.max_abs);
+        found
+    }
+
+    /// Adds `a` and `b`, the first of whose elements is number `offset`; returns their sums alone.
+    fn add(&mut self, a: &[f32], b: &[f32], offset: usize) -> Sums {
+        let sums = Level::Widest.run(Distance { ours: a, theirs: b });
+        // Products of f32 do not overflow an f64, so what is not finite was not finite before.
+        if !(sums.ours + sums.theirs).is_finite() {
+            return self.add_non_finite(a, b, offset);
         }
-        count_exponents(a, b, &mut sums.histogram);
+        let place = |found: &dyn Fn(f32) -> bool| {
+            a.iter().zip(b).position(|(a, b)| found((a - b).abs())).map(|at| offset + at)
+        };
+        if self.first_difference.is_none() && sums.max_abs > 0.0 {
+            self.first_difference = place(&|error| error > 0.0);
+        }
+        if sums.max_abs > self.sums.max_abs {
+            self.worst = place(&|error| error == sums.max_abs);
+        }
+        self.histogram.add(a, b);
+        self.sums += sums;
         sums
     }
 
-    /// As [`of`](Self::of), for pieces in which something is not finite.
-    fn of_non_finite(a: &[f32], b: &[f32], offset: usize) -> Self {
-        let (mut kept_a, mut kept_b, mut kept) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut ours, mut theirs) = (NonFinite::default(), NonFinite::default());
-        let (mut differences, mut first) = (0, None);
+    /// As [`add`](Self::add), where something is not finite: that is counted, and the rest compared.
+    fn add_non_finite(&mut self, a: &[f32], b: &[f32], offset: usize) -> Sums {
+        let mut sums = Sums::default();
         for (at, (&a, &b)) in a.iter().zip(b).enumerate() {
-            ours.count(a);
-            theirs.count(b);
+            self.ours.count(a);
+            self.theirs.count(b);
             if a.is_finite() && b.is_finite() {
-                kept_a.push(a);
-                kept_b.push(b);
-                kept.push(offset + at);
+                sums += self.add(&[a], &[b], offset + at);
             } else if !(a == b || a.is_nan() && b.is_nan()) {
-                differences += 1;
-                first = first.or(Some(offset + at));
+                self.non_finite_differences += 1;
+                self.first_difference = self.first_difference.or(Some(offset + at));
             }
         }
-        // What is finite on both sides is compared as usual, unless its own sums overflow.
-        let mut sums = match add_products(&kept_a, &kept_b, &mut Self::default()) {
-            true => Self::of(&kept_a, &kept_b, 0),
-            false => Self::default(),
-        };
-        let place = |at: Option<usize>| at.and_then(|at| kept.get(at).copied());
-        sums.worst = place(sums.worst);
-        sums.first_difference = [place(sums.first_difference), first].into_iter().flatten().min();
-        Self { ours_non_finite: ours, theirs_non_finite: theirs, non_finite_differences: differences, ..sums }
-    }
-
-    fn rel_l2(&self) -> f64 {
-        match (self.error, self.theirs) {
-            (0.0, _) => 0.0,
-            (_, 0.0) => f64::INFINITY,
-            (error, theirs) => (error / theirs).sqrt(),
-        }
+        sums
     }
 
     fn figures(self) -> Figures {
-        let norms = (self.ours * self.theirs).sqrt();
-        let both_zero = self.ours == 0.0 && self.theirs == 0.0;
+        let mut histogram = vec![0; Histogram::NUM_BINS];
+        self.histogram.add_to(&mut histogram);
         Figures {
             num_elements: 0,
-            cosine: if both_zero {
-                1.0
-            } else if norms == 0.0 {
-                0.0
-            } else {
-                (self.dot / norms).clamp(-1.0, 1.0)
-            },
-            rel_l2: self.rel_l2(),
-            max_abs: f64::from(self.max_abs),
-            max_rel: f64::from(self.max_rel),
+            cosine: cosine(&self.sums),
+            rel_l2: rel_l2(&self.sums),
+            max_abs: f64::from(self.sums.max_abs),
+            max_rel: f64::from(self.sums.max_rel),
             first_difference: self.first_difference,
             worst: self.worst,
-            ours: self.ours_non_finite,
-            theirs: self.theirs_non_finite,
+            ours: self.ours,
+            theirs: self.theirs,
             non_finite_differences: self.non_finite_differences,
-            rows: Vec::new(),
-            histogram: self.histogram.to_vec(),
+            rows: self.rows,
+            histogram,
         }
     }
 }
 
-impl AddAssign for Sums {
+impl AddAssign for Found {
     fn add_assign(&mut self, next: Self) {
-        self.dot += next.dot;
+        if next.sums.max_abs > self.sums.max_abs {
+            self.worst = next.worst;
+        }
+        self.sums += next.sums;
+        self.first_difference = self.first_difference.or(next.first_difference);
         self.ours += next.ours;
         self.theirs += next.theirs;
-        self.error += next.error;
-        if next.max_abs > self.max_abs {
-            (self.max_abs, self.worst) = (next.max_abs, next.worst);
-        }
-        self.max_rel = self.max_rel.max(next.max_rel);
-        self.first_difference = self.first_difference.or(next.first_difference);
-        self.ours_non_finite += next.ours_non_finite;
-        self.theirs_non_finite += next.theirs_non_finite;
         self.non_finite_differences += next.non_finite_differences;
-        self.histogram.iter_mut().zip(next.histogram).for_each(|(sum, next)| *sum += next);
+        self.rows.extend(next.rows);
+        self.histogram += next.histogram;
+    }
+}
+
+fn rel_l2(sums: &Sums) -> f64 {
+    match (sums.error, sums.theirs) {
+        (0.0, _) => 0.0,
+        (_, 0.0) => f64::INFINITY,
+        (error, theirs) => (error / theirs).sqrt(),
+    }
+}
+
+fn cosine(sums: &Sums) -> f64 {
+    match (sums.ours * sums.theirs).sqrt() {
+        0.0 if sums.ours == sums.theirs => 1.0,
+        0.0 => 0.0,
+        norms => (sums.dot / norms).clamp(-1.0, 1.0),
     }
 }
 
@@ -294,51 +261,41 @@ impl AddAssign for NonFinite {
     }
 }
 
-/// Adds the four products and the largest error; returns whether everything was finite.
-fn add_products(a: &[f32], b: &[f32], sums: &mut Sums) -> bool {
-    let mut lanes = [[0.0f64; LANES]; 4];
-    let mut largest = [0.0f32; LANES];
-    let mut add = |a: &[f32], b: &[f32]| {
-        for (lane, (&a, &b)) in a.iter().zip(b).enumerate() {
-            let error = (a - b).abs();
-            largest[lane] = if error > largest[lane] { error } else { largest[lane] };
-            let (a, b) = (f64::from(a), f64::from(b));
-            lanes[0][lane] += a * b;
-            lanes[1][lane] += a * a;
-            lanes[2][lane] += b * b;
-            lanes[3][lane] += (a - b) * (a - b);
-        }
-    };
-    let (a_rest, b_rest) = (a.chunks_exact(LANES).remainder(), b.chunks_exact(LANES).remainder());
-    a.chunks_exact(LANES).zip(b.chunks_exact(LANES)).for_each(|(a, b)| add(a, b));
-    add(a_rest, b_rest);
-    let [dot, ours, theirs, error] = lanes.map(|lane| lane.iter().sum::<f64>());
-    sums.dot += dot;
-    sums.ours += ours;
-    sums.theirs += theirs;
-    sums.error += error;
-    sums.max_abs = largest.into_iter().fold(sums.max_abs, f32::max);
-    (dot + ours + theirs + error).is_finite()
+/// Counts errors by their exponent; the same, and what is too small for one, comes first.
+struct Histogram {
+    /// Neighbours tend to fall into the same bin: with a table for each they need not wait for one another.
+    counts: [[u64; 256]; 4],
 }
 
-fn max_rel(a: &[f32], b: &[f32]) -> f32 {
-    let mut largest = [0.0f32; LANES];
-    for (a, b) in a.chunks(LANES).zip(b.chunks(LANES)) {
-        for (lane, (a, b)) in a.iter().zip(b).enumerate() {
-            let ratio = if *b == 0.0 { 0.0 } else { ((a - b) / b).abs() };
-            largest[lane] = if ratio > largest[lane] { ratio } else { largest[lane] };
+impl Histogram {
+    /// One bin for each exponent of a finite f32.
+    const NUM_BINS: usize = 255;
+
+    fn new() -> Self {
+        Self { counts: [[0; 256]; 4] }
+    }
+
+    fn add(&mut self, a: &[f32], b: &[f32]) {
+        for (a, b) in a.chunks(4).zip(b.chunks(4)) {
+            for (counts, (a, b)) in self.counts.iter_mut().zip(a.iter().zip(b)) {
+                counts[((a - b).to_bits() >> 23 & 0xff) as usize] += 1;
+            }
         }
     }
-    largest.into_iter().fold(0.0, f32::max)
+
+    fn add_to(&self, bins: &mut [u64]) {
+        for counts in &self.counts {
+            bins.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+        }
+    }
 }
 
-/// Sorts the errors by their exponent; the same, and what is too small for one, comes first.
-fn count_exponents(a: &[f32], b: &[f32], histogram: &mut [u64; NUM_BINS]) {
-    let mut counts = [0u32; 256];
-    for (a, b) in a.iter().zip(b) {
-        counts[((a - b).to_bits() >> 23 & 0xff) as usize] += 1;
+impl AddAssign for Histogram {
+    fn add_assign(&mut self, next: Self) {
+        for (counts, next) in self.counts.iter_mut().zip(next.counts) {
+            counts.iter_mut().zip(next).for_each(|(sum, count)| *sum += count);
+        }
     }
-    histogram.iter_mut().zip(counts).for_each(|(sum, count)| *sum += u64::from(count));
 }
 
 #[cfg(test)]

@@ -6,6 +6,9 @@ use crate::error::{Error, Result};
 use crate::models::ModelSpec;
 use crate::prompt::{EncodedImage, EncodedPrompt, Patches};
 
+/// More patches along a side than any image has.
+const MAX_POSITION: f32 = 65_535.0;
+
 /// The prompt that `reference` was made with.
 ///
 /// # Errors
@@ -47,12 +50,18 @@ fn place(input_ids: Vec<u32>, images: Vec<Patches>, spec: &ModelSpec) -> Result<
 
 /// Takes `[P, patch values]` apart where a grid begins anew.
 fn images(pixels: &DumpTensor<'_>, positions: &DumpTensor<'_>) -> Result<Vec<Patches>> {
+    let positions_shape = positions.shape;
     let (values, positions) = (pixels.elements.to_f32(), positions.elements.to_f32());
     let num_patches = positions.len() / 2;
-    if num_patches == 0 || !values.len().is_multiple_of(num_patches) {
+    let inside = |position: &f32| (0.0..=MAX_POSITION).contains(position);
+    let fits = positions.len() == 2 * num_patches
+        && positions.iter().all(inside)
+        && positions.starts_with(&[0.0, 0.0]);
+    if !fits || !values.len().is_multiple_of(num_patches) {
         return Err(Error::invalid_request(format_args!(
-            "{} pixel values for {num_patches} patches in the dump",
-            values.len()
+            "prep.pixel_values is {:?} and prep.position_ids {:?} in the dump, expected [P, values of a patch], and \
+             [P, 2] with positions that begin at (0, 0) and end before {MAX_POSITION}",
+            pixels.shape, positions_shape
         )));
     }
     let patch_len = values.len() / num_patches;
