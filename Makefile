@@ -1,4 +1,4 @@
-.PHONY: setup demo test test-vocab bench golden lint soak fuzz
+.PHONY: setup demo test test-vocab bench golden story lint soak fuzz
 
 # Everything the build needs comes with Rust; this fetches the crates.
 setup:
@@ -31,6 +31,10 @@ bench:
 # The only target that needs Python: see reference/README.md.
 golden:
 	python reference/make_goldens.py
+
+# Tells docs/bisecting.md anew: needs Python and Chromium.
+story:
+	scripts/story.sh
 
 # Random load on the bundled model for half an hour.
 soak:
