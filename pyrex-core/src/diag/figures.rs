@@ -35,7 +35,8 @@ pub struct Figures {
     pub theirs: NonFinite,
     /// Elements that are not finite on one side and not the same on the other.
     pub non_finite_differences: usize,
-    /// `|ours - theirs| / |theirs|` of each row, the first axis being the rows.
+    /// `|ours - theirs| / |theirs|` of each row, the first axis being the rows; infinite where something is finite on one
+    /// side only.
     pub rows: Vec<f32>,
     /// How many elements differ by `2^(i - 127)` up to twice that, for every `i`; the first counts what is the same.
     pub histogram: Vec<u64>,
@@ -136,7 +137,7 @@ fn compare_rows(
             let b = theirs.as_f32(piece, &mut b_copy);
             row += Sums::of(a, b, start);
         }
-        rows.push(row.rel_l2() as f32);
+        rows.push(if row.non_finite_differences > 0 { f32::INFINITY } else { row.rel_l2() as f32 });
         sums += row;
     }
     (sums, rows)
@@ -402,6 +403,7 @@ mod tests {
         let ours = [1.0, 5.0, 2.0, f32::NAN, 4.5, f32::NAN];
         let found = figures(&ours, &theirs, 2);
         assert_eq!((found.non_finite_differences, found.first_difference), (2, Some(1)));
+        assert_eq!(found.rows, [f32::INFINITY; 2]);
         assert_eq!((found.worst, found.max_abs, found.verdict()), (Some(4), 0.5, Verdict::Catastrophic));
         assert_eq!(figures(&[f32::MAX; 9], &[f32::MAX; 9], 1).verdict(), Verdict::Match);
     }
