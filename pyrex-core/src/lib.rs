@@ -35,8 +35,8 @@ pub mod trace;
 pub mod weights;
 
 pub use diag::{
-    Bisection, Compared, Comparison, DumpFile, DumpInput, DumpOptions, DumpSummary, Figures, Manifest,
-    Outcome, Threshold, Verdict, bisect, compare, dump,
+    Bisection, Compared, Comparison, DumpFile, DumpInput, DumpOptions, DumpSummary, Figures, Finger,
+    Manifest, Outcome, Share, Threshold, Trace, Verdict, WeightFinding, bisect, compare, dump, html,
 };
 pub use engine::{
     ActivationDtype, Completion, Constraint, DeviceChoice, Engine, EngineConfig, EngineOptions, EngineStats,

@@ -2,6 +2,7 @@
 //!
 //! [`dump()`] writes every named tensor of a pass to disk; [`compare()`] puts two dumps side by side; [`bisect()`] runs a
 //! model against a dump of the reference and names the stage, layer, operation and function that goes wrong first.
+//! [`html`] makes a page of either.
 //! Requests and devices are not known here; JSON is, inside the files of dumps.
 
 pub mod bisect;
@@ -10,11 +11,12 @@ pub mod dump;
 pub mod elements;
 pub mod figures;
 pub mod file;
+pub mod html;
 pub mod manifest;
 pub mod pass;
 pub mod writer;
 
-pub use bisect::{Bisection, bisect};
+pub use bisect::{Bisection, Finger, Share, Trace, WeightFinding, bisect};
 pub use compare::{Compared, Comparison, Outcome, Threshold, compare};
 pub use dump::{DumpInput, DumpOptions, dump};
 pub use figures::{Figures, Verdict};
