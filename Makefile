@@ -1,4 +1,4 @@
-.PHONY: setup demo test test-vocab bench golden story lint soak fuzz
+.PHONY: setup demo test test-vocab test-html bench golden story lint soak fuzz
 
 # Everything the build needs comes with Rust; this fetches the crates.
 setup:
@@ -18,6 +18,10 @@ lint:
 # Gemma 4's real vocabulary, fetched from a public package into .cache.
 test-vocab:
 	scripts/test-vocab.sh
+
+# The pages of the report in a browser without a screen, which is installed if there is none.
+test-html:
+	scripts/test-html.sh
 
 # Needs nightly Rust and cargo-fuzz; FUZZ_SECONDS for each target, 60 unless set.
 fuzz:

@@ -2,7 +2,7 @@
 
 use crate::fail::Failure;
 use clap::{Args, ValueEnum};
-use pyrex_core::{Compared, Comparison, DumpFile, Outcome, Threshold, Verdict, compare};
+use pyrex_core::{Compared, Comparison, DumpFile, Outcome, Threshold, Verdict, compare, html};
 use serde_json::{Value, json};
 use std::fmt::{self, Write as _};
 use std::io::{Write, stdout};
@@ -26,7 +26,7 @@ pub(crate) struct Arguments {
     /// The largest multiple of the noise that passes, where the noise is known
     #[arg(long, value_name = "X", default_value_t = Threshold::default().ratio)]
     max_ratio: f64,
-    /// Only what does not pass
+    /// Only what does not pass; a page shows all, and has a switch for it
     #[arg(long)]
     failures: bool,
     /// What to print
@@ -50,6 +50,8 @@ pub(crate) enum Format {
     Text,
     /// One object.
     Json,
+    /// One page that needs nothing else.
+    Html,
 }
 
 /// Runs the command.
@@ -75,6 +77,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             let tensors = found.tensors.iter().filter(shown).map(|compared| as_json(compared, threshold));
             format!("{}\n", json!({"tensors": tensors.collect::<Vec<_>>()}))
         }
+        Format::Html => html::of_comparison(&found, threshold, &ours, &theirs)?,
     };
     stdout().write_all(page.as_bytes())?;
     match found.failures(threshold).next() {
@@ -116,7 +119,8 @@ fn summary(found: &Comparison, threshold: Threshold) -> String {
     format!("{} tensors, {num_failures} do not pass\n", found.tensors.len())
 }
 
-fn as_json(compared: &Compared, threshold: Threshold) -> Value {
+/// A tensor of two dumps as an object.
+pub(crate) fn as_json(compared: &Compared, threshold: Threshold) -> Value {
     let passes = compared.passes(threshold);
     match &compared.outcome {
         Outcome::Figures { figures, shape, noise } => json!({

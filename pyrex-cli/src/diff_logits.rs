@@ -1,9 +1,8 @@
 //! `pyrex diff-logits`: position by position, what two dumps would choose next.
 
-use crate::compare::Format;
 use crate::fail::Failure;
 use crate::options::{RunArguments, Weights, at_least_one, folder};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use pyrex_core::{Candidate, DeviceChoice, DumpFile, LogitsDiff, Position, TokenBytes, diff_logits};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -31,6 +30,15 @@ pub(crate) struct Arguments {
     /// What to print
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+}
+
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum Format {
+    /// Two lines for each position.
+    #[default]
+    Text,
+    /// One object.
+    Json,
 }
 
 /// Runs the command.

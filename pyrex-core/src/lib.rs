@@ -36,7 +36,8 @@ pub mod weights;
 
 pub use diag::{
     Bisection, Candidate, Compared, Comparison, DumpFile, DumpInput, DumpOptions, DumpSummary, Figures,
-    LogitsDiff, Manifest, Outcome, Position, Threshold, Verdict, bisect, compare, diff_logits, dump,
+    Finger, LogitsDiff, Manifest, Outcome, Position, Share, Threshold, Trace, Verdict, WeightFinding, bisect,
+    compare, diff_logits, dump, html,
 };
 pub use engine::{
     ActivationDtype, Completion, Constraint, DeviceChoice, Engine, EngineConfig, EngineOptions, EngineStats,

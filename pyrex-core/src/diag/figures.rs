@@ -37,7 +37,8 @@ pub struct Figures {
     pub theirs: NonFinite,
     /// Elements that are not finite on one side and not the same on the other.
     pub non_finite_differences: usize,
-    /// `|ours - theirs| / |theirs|` of each row, the first axis being the rows.
+    /// `|ours - theirs| / |theirs|` of each row, the first axis being the rows; infinite where something is finite on one
+    /// side only.
     pub rows: Vec<f32>,
     /// How many elements differ by `2^(i - 127)` up to twice that, for every `i`; the first counts what is the same.
     pub histogram: Vec<u64>,
@@ -148,13 +149,15 @@ impl Found {
         for row_start in range.clone().step_by(row_len) {
             let row_end = range.end.min(row_start + row_len);
             let mut row = Sums::default();
+            let before = found.non_finite_differences;
             for start in (row_start..row_end).step_by(PIECE_LEN) {
                 let piece = start..row_end.min(start + PIECE_LEN);
                 let a = ours.as_f32(piece.clone(), &mut a_copy);
                 let b = theirs.as_f32(piece, &mut b_copy);
                 row += found.add(a, b, start);
             }
-            found.rows.push(rel_l2(&row) as f32);
+            let finite = found.non_finite_differences == before;
+            found.rows.push(if finite { rel_l2(&row) as f32 } else { f32::INFINITY });
         }
         found
     }

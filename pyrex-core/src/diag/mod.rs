@@ -2,7 +2,7 @@
 //!
 //! [`dump()`] writes every named tensor of a pass to disk; [`compare()`] puts two dumps side by side; [`bisect()`] runs a
 //! model against a dump of the reference and names the stage, layer, operation and function that goes wrong first;
-//! [`diff_logits`] says where two would go on with another token.
+//! [`diff_logits`] says where two would go on with another token; [`html`] makes a page of either.
 //! Requests and devices are not known here; JSON is, inside the files of dumps.
 
 pub mod bisect;
@@ -11,12 +11,13 @@ pub mod dump;
 pub mod elements;
 pub mod figures;
 pub mod file;
+pub mod html;
 pub mod logits;
 pub mod manifest;
 pub mod pass;
 pub mod writer;
 
-pub use bisect::{Bisection, bisect};
+pub use bisect::{Bisection, Finger, Share, Trace, WeightFinding, bisect};
 pub use compare::{Compared, Comparison, Outcome, Threshold, compare};
 pub use dump::{DumpInput, DumpOptions, dump};
 pub use figures::{Figures, Verdict};

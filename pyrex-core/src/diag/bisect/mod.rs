@@ -11,9 +11,10 @@
 mod finger;
 mod input;
 mod trace;
-mod words;
+pub(super) mod words;
 
 pub use finger::{Finger, Share};
+pub(super) use trace::place_of;
 pub use trace::{Mode, Part, Trace};
 
 use super::compare::{Compared, Threshold, outcome};

@@ -2,76 +2,90 @@
 
 use super::trace::{Mode, Part, Trace};
 use super::{Bisection, Finger, WeightFinding};
-use crate::diag::compare::{Compared, Outcome, Threshold};
+use crate::diag::compare::{Compared, Outcome};
 use std::fmt::{self, Formatter};
 
 /// How many names a list shows.
 const MAX_NAMES: usize = 5;
 
+/// What is said where nobody knows how much noise the reference has.
+pub(in crate::diag) const NOISE_UNKNOWN: &str =
+    "the dump does not say how much noise the reference has: judged by verdicts, which hide small faults";
+
 impl fmt::Display for Bisection {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.what)?;
         if !self.noise_known {
-            writeln!(
-                f,
-                "the dump does not say how much noise the reference has: judged by verdicts, which hide small faults"
-            )?;
+            writeln!(f, "{NOISE_UNKNOWN}")?;
         }
-        weights(f, self)?;
-        prompt(f, &self.prompt, self.threshold)?;
+        for line in weights(self).iter().chain(&prompt(self)) {
+            writeln!(f, "{line}")?;
+        }
         for trace in [&self.cumulative, &self.isolated] {
             writeln!(f)?;
             table(f, trace)?;
             writeln!(f)?;
             match &trace.finger {
                 None => writeln!(f, "{}: no divergence", name(trace.mode))?,
-                Some(found) => finger(f, trace, found)?,
+                Some(finger) => {
+                    writeln!(f, "{}: {}", name(trace.mode), trace.parts[finger.part].place())?;
+                    reasons(trace, finger).iter().try_for_each(|line| writeln!(f, "  {line}"))?;
+                }
             }
-            unseen(f, trace)?;
+            if let Some(line) = unseen(trace) {
+                writeln!(f, "{}: {line}", name(trace.mode))?;
+            }
         }
-        match &self.unwatched {
-            Some(logits) if !logits.passes(self.threshold) => {
-                writeln!(f, "\nwith nobody watching: the last logits diverge, {}", error_of(logits))
-            }
-            Some(_) => writeln!(f, "\nwith nobody watching: no divergence of the last logits"),
+        match unwatched(self) {
+            Some(line) => writeln!(f, "\n{line}"),
             None => Ok(()),
         }
     }
 }
 
-fn name(mode: Mode) -> &'static str {
+/// A mode in one word.
+pub(in crate::diag) fn name(mode: Mode) -> &'static str {
     match mode {
         Mode::Cumulative => "cumulative",
         Mode::Isolated => "isolated",
     }
 }
 
-fn weights(f: &mut Formatter<'_>, found: &Bisection) -> fmt::Result {
-    if found.weights.is_empty() && found.num_weights == 0 {
-        return writeln!(f, "weights: the dump does not say which it was made with");
-    }
+/// What there is to say of the weights, a line each.
+pub(in crate::diag) fn weights(found: &Bisection) -> Vec<String> {
     if found.weights.is_empty() {
-        return writeln!(f, "weights: all {} tensors are those the dump was made with", found.num_weights);
+        return vec![match found.num_weights {
+            0 => "weights: the dump does not say which it was made with".to_string(),
+            num_weights => format!("weights: all {num_weights} tensors are those the dump was made with"),
+        }];
     }
-    for finding in &found.weights {
+    let line = |finding: &WeightFinding| {
         let what = match finding {
             WeightFinding::Differs(_) => "is not the tensor the dump was made with",
             WeightFinding::Missing(_) => "is missing, the dump was made with it",
             WeightFinding::Extra(_) => "is there, the dump was made without it",
         };
-        writeln!(f, "weights: {} {what}", finding.name())?;
-    }
-    Ok(())
+        format!("weights: {} {what}", finding.name())
+    };
+    found.weights.iter().map(line).collect()
 }
 
-fn prompt(f: &mut Formatter<'_>, prompt: &[Compared], threshold: Threshold) -> fmt::Result {
-    for compared in prompt {
-        match compared.passes(threshold) {
-            true => writeln!(f, "prompt: {} is the reference's", compared.name)?,
-            false => writeln!(f, "prompt: {} is not the reference's, {}", compared.name, error_of(compared))?,
-        }
-    }
-    Ok(())
+/// What there is to say of the prompt, a line each.
+pub(in crate::diag) fn prompt(found: &Bisection) -> Vec<String> {
+    let line = |compared: &Compared| match compared.passes(found.threshold) {
+        true => format!("prompt: {} is the reference's", compared.name),
+        false => format!("prompt: {} is not the reference's, {}", compared.name, error_of(compared)),
+    };
+    found.prompt.iter().map(line).collect()
+}
+
+/// What there is to say of the run that nobody watched.
+pub(in crate::diag) fn unwatched(found: &Bisection) -> Option<String> {
+    let logits = found.unwatched.as_ref()?;
+    Some(match logits.passes(found.threshold) {
+        true => "with nobody watching: no divergence of the last logits".to_string(),
+        false => format!("with nobody watching: the last logits diverge, {}", error_of(logits)),
+    })
 }
 
 /// One row for each stage of each step.
@@ -109,55 +123,50 @@ fn stage_row(f: &mut Formatter<'_>, stage: &[Part]) -> fmt::Result {
     }
 }
 
-fn finger(f: &mut Formatter<'_>, trace: &Trace, finger: &Finger) -> fmt::Result {
+/// Why it is this part, and what is inside of it, a line each.
+pub(in crate::diag) fn reasons(trace: &Trace, finger: &Finger) -> Vec<String> {
     let part = &trace.parts[finger.part];
-    writeln!(f, "{}: {}", name(trace.mode), part.place())?;
-    writeln!(f, "  ours: {}", error_of(&part.compared))?;
     let before = finger.before.map(|before| trace.parts[before].compared.name.as_str());
-    match (trace.mode, before) {
-        (_, None) => writeln!(f, "  it is the first tensor of all")?,
+    let inputs = match (trace.mode, before) {
+        (_, None) => "it is the first tensor of all".to_string(),
         (Mode::Cumulative, Some(before)) => {
-            writeln!(f, "  its inputs match: so does all that was computed before it, up to {before}")?;
+            format!("its inputs match: so does all that was computed before it, up to {before}")
         }
-        (Mode::Isolated, Some(_)) => writeln!(f, "  it was given the reference's own inputs")?,
-    }
-    writeln!(f, "  so the fault is inside {}", part.origin)?;
-    for share in finger.functions.iter().take(MAX_NAMES) {
-        writeln!(
-            f,
-            "  {} is wrong in {} of its {} places",
-            share.function, share.num_wrong, share.num_places
-        )?;
-    }
-    Ok(())
+        (Mode::Isolated, Some(_)) => "it was given the reference's own inputs".to_string(),
+    };
+    let mut lines = vec![
+        format!("ours: {}", error_of(&part.compared)),
+        inputs,
+        format!("so the fault is inside {}", part.origin),
+    ];
+    lines.extend(finger.functions.iter().take(MAX_NAMES).map(|share| {
+        format!("{} is wrong in {} of its {} places", share.function, share.num_wrong, share.num_places)
+    }));
+    lines
 }
 
-fn unseen(f: &mut Formatter<'_>, trace: &Trace) -> fmt::Result {
+/// Which tensors of the dump the model never showed, if there are any.
+pub(in crate::diag) fn unseen(trace: &Trace) -> Option<String> {
     if trace.unseen.is_empty() {
-        return Ok(());
+        return None;
     }
     let names = trace.unseen.iter().take(MAX_NAMES).map(String::as_str).collect::<Vec<_>>().join(", ");
     let more = if trace.unseen.len() > MAX_NAMES { ", …" } else { "" };
-    writeln!(
-        f,
-        "{}: {} tensors of the dump were never shown: {names}{more}",
-        name(trace.mode),
-        trace.unseen.len()
-    )
+    Some(format!("{} tensors of the dump were never shown: {names}{more}", trace.unseen.len()))
 }
 
 /// How far off it is, in words.
-fn error_of(compared: &Compared) -> String {
+pub(in crate::diag) fn error_of(compared: &Compared) -> String {
     match &compared.outcome {
         Outcome::Shapes { ours, theirs } => format!("its shape is {ours:?}, the reference's {theirs:?}"),
         Outcome::OnlyOurs => "the reference has none".to_string(),
         Outcome::OnlyTheirs => "we have none".to_string(),
         Outcome::Figures { figures, noise, .. } => {
             let mut text = format!("cosine {:.6}, relative L2 {:.1e}", figures.cosine, figures.rel_l2);
-            if let (Some(noise), Some(ratio)) = (noise, compared.ratio()) {
-                if *noise > 0.0 {
-                    text += &format!(", {} times the reference's own noise of {noise:.1e}", multiple(ratio));
-                }
+            if let (Some(noise), Some(ratio)) = (noise, compared.ratio())
+                && *noise > 0.0
+            {
+                text += &format!(", {} times the reference's own noise of {noise:.1e}", multiple(ratio));
             }
             if figures.non_finite_differences > 0 {
                 text +=
@@ -169,7 +178,7 @@ fn error_of(compared: &Compared) -> String {
 }
 
 /// A ratio with three digits that matter.
-fn multiple(ratio: f64) -> String {
+pub(in crate::diag) fn multiple(ratio: f64) -> String {
     match ratio {
         _ if ratio < 99.95 => format!("{ratio:.1}"),
         _ if ratio < 1e6 => format!("{ratio:.0}"),
