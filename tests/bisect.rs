@@ -38,7 +38,7 @@ fn bisected(dump: &str, faults: Faults) -> Bisection {
 /// Where a finger points: stage, layer, operation, function.
 type Place = (&'static str, Option<usize>, &'static str, &'static str);
 
-fn pointed_at(trace: &Trace) -> Option<(&str, Option<usize>, &str, &str)> {
+fn pointed_at(trace: &Trace) -> Option<(&str, Option<usize>, &str, String)> {
     let part = &trace.parts[trace.finger.as_ref()?.part];
     assert_eq!(part.step, 0);
     Some((part.stage, part.layer, part.operation.as_str(), part.origin.short_function()))
@@ -50,6 +50,8 @@ fn check(dump: &str, fault: Fault, place: Place) {
     println!("{fault:?}\n{found}");
     assert!(!found.is_clean() && found.weights.is_empty(), "{fault:?}");
     for trace in [&found.cumulative, &found.isolated] {
+        let (stage, layer, operation, function) = place;
+        let place = (stage, layer, operation, function.to_string());
         assert_eq!(pointed_at(trace), Some(place), "{fault:?}, {:?}", trace.mode);
     }
 }
@@ -185,7 +187,10 @@ fn a_damaged_weight_is_named() {
     println!("{found}");
     assert_eq!(found.weights, [WeightFinding::Differs(name.to_string())]);
     for trace in [&found.cumulative, &found.isolated] {
-        assert_eq!(pointed_at(trace), Some(("decoder", Some(3), "mlp.up_proj", "Linear::forward")));
+        assert_eq!(
+            pointed_at(trace),
+            Some(("decoder", Some(3), "mlp.up_proj", "Linear::forward".to_string()))
+        );
     }
     assert!(found.to_string().contains(&format!("weights: {name} is not the tensor")));
 }

@@ -5,7 +5,8 @@ use candle_core::DType;
 use pyrex_core::fault::{Fault, Faults};
 use pyrex_core::models::LoadedModel;
 use pyrex_core::{
-    Bisection, Chat, DumpFile, LoadFormat, LoadOptions, Message, ModelSource, Part, Prompt, bisect, load,
+    Bisection, Chat, DumpFile, LoadFormat, LoadOptions, Message, ModelSource, Part, Prompt, bisect, html,
+    load,
 };
 use pyrex_tests::{greedy, load_options, model_dir, repository};
 use std::fs;
@@ -63,6 +64,8 @@ fn the_story_is_what_the_tool_says() {
         let found: Bisection = bisect(&loaded, &source, &reference, Some(&question())).unwrap();
         assert_eq!(found.is_clean(), fault.is_none());
         page = rewrite(&page, name, &found.to_string());
+        let report = html::of_bisection(&found, &reference).unwrap();
+        fs::write(cache().join(format!("{name}.html")), report).unwrap();
         page = rewrite(&page, &format!("{name} says"), &answer(&loaded));
     }
     fs::write(&path, page).unwrap();

@@ -76,10 +76,13 @@ impl Origin {
     }
 
     /// The function's name with the type or module before it: `RmsNorm::forward`.
-    pub fn short_function(&self) -> &'static str {
-        match self.function.rmatch_indices("::").nth(1) {
-            Some((at, separator)) => &self.function[at + separator.len()..],
-            None => self.function,
+    pub fn short_function(&self) -> String {
+        let (owner, name) = self.function.rsplit_once("::").unwrap_or(("", self.function));
+        // A trait's function is written `<path::Type as path::Trait>::function`.
+        let owner = owner.trim_start_matches('<').split(" as ").next().unwrap_or_default();
+        match owner.rsplit("::").next() {
+            None | Some("") => name.to_string(),
+            Some(owner) => format!("{owner}::{name}"),
         }
     }
 }
@@ -130,6 +133,20 @@ mod tests {
             let x = Tensor::zeros(1, DType::F32, &Device::Cpu).unwrap();
             tap.see(|| "part".to_string(), x).unwrap();
         }
+    }
+
+    #[test]
+    fn functions_are_called_by_their_type() {
+        let check = |function: &'static str, short: &str| {
+            assert_eq!(Origin { file: "f", line: 1, function }.short_function(), short);
+        };
+        check("nn::norm::RmsNorm::forward", "RmsNorm::forward");
+        check(
+            "<pyrex_core::models::gemma4::Gemma4 as pyrex_core::models::Model>::forward",
+            "Gemma4::forward",
+        );
+        check("batch::lay_out", "batch::lay_out");
+        check("main", "main");
     }
 
     #[test]

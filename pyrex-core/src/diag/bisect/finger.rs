@@ -19,7 +19,7 @@ pub struct Finger {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Share {
     /// The function.
-    pub function: &'static str,
+    pub function: String,
     /// Of its tensors, those that diverge.
     pub num_wrong: usize,
     /// All of them.
@@ -51,7 +51,7 @@ pub(super) fn point(parts: &[Part], mode: Mode) -> Option<Finger> {
 }
 
 fn shares(parts: &[Part]) -> Vec<Share> {
-    let mut by_function: BTreeMap<&'static str, (usize, usize)> = BTreeMap::new();
+    let mut by_function: BTreeMap<String, (usize, usize)> = BTreeMap::new();
     for part in parts {
         let counts = by_function.entry(part.origin.short_function()).or_default();
         counts.0 += usize::from(part.diverges);

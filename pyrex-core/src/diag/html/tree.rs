@@ -146,7 +146,8 @@ impl Drawing<'_, '_> {
         }
         if let Some(origin) = entry.origin {
             let file = origin.file.rsplit_once("/src/").map_or(origin.file, |(_, file)| file);
-            let (function, line) = (Text(origin.short_function()), origin.line);
+            let (short, line) = (origin.short_function(), origin.line);
+            let function = Text(&short);
             write!(self.page, "<span>{function} <small>{}:{line}</small></span>", Text(file))?;
         }
         writeln!(self.page, "</li>")
