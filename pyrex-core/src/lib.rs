@@ -35,8 +35,9 @@ pub mod trace;
 pub mod weights;
 
 pub use diag::{
-    Bisection, Compared, Comparison, DumpFile, DumpInput, DumpOptions, DumpSummary, Figures, Manifest,
-    Outcome, Threshold, Verdict, bisect, compare, dump,
+    Bisection, Ceilings, Compared, Comparison, DumpFile, DumpInput, DumpOptions, DumpSummary, Figures,
+    GroupBy, Manifest, MemoryReader, Outcome, Profile, ProfileOptions, ProfilePhase, ProfileRow, Threshold,
+    Verdict, bisect, compare, dump, profile,
 };
 pub use engine::{
     ActivationDtype, Completion, Constraint, DeviceChoice, Engine, EngineConfig, EngineOptions, EngineStats,

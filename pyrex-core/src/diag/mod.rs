@@ -1,7 +1,8 @@
-//! How to find a wrong number.
+//! How to find a wrong number, and where the time goes.
 //!
 //! [`dump()`] writes every named tensor of a pass to disk; [`compare()`] puts two dumps side by side; [`bisect()`] runs a
 //! model against a dump of the reference and names the stage, layer, operation and function that goes wrong first.
+//! [`profile()`] times the operations of a pass.
 //! Requests and devices are not known here; JSON is, inside the files of dumps.
 
 pub mod bisect;
@@ -12,6 +13,7 @@ pub mod figures;
 pub mod file;
 pub mod manifest;
 pub mod pass;
+pub mod profile;
 pub mod writer;
 
 pub use bisect::{Bisection, bisect};
@@ -20,4 +22,7 @@ pub use dump::{DumpInput, DumpOptions, dump};
 pub use figures::{Figures, Verdict};
 pub use file::DumpFile;
 pub use manifest::{Manifest, Noise};
+pub use profile::{
+    Ceilings, GroupBy, MemoryReader, Profile, ProfileOptions, ProfilePhase, ProfileRow, profile,
+};
 pub use writer::DumpSummary;

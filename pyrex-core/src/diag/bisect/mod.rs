@@ -14,6 +14,7 @@ mod trace;
 mod words;
 
 pub use finger::{Finger, Share};
+pub(in crate::diag) use trace::place_of;
 pub use trace::{Mode, Part, Trace};
 
 use super::compare::{Compared, Threshold, outcome};

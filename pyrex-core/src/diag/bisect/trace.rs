@@ -164,7 +164,7 @@ impl Tap for Watch<'_> {
 }
 
 /// The layer a tap stands in, and the rest of its name; the last parts of its name outside of layers.
-fn place_of(name: &str) -> (Option<usize>, &str) {
+pub(in crate::diag) fn place_of(name: &str) -> (Option<usize>, &str) {
     if let Some((_, inside)) = name.split_once(".layers.") {
         let (layer, operation) = inside.split_once('.').unwrap_or((inside, ""));
         if let Ok(layer) = layer.parse() {
