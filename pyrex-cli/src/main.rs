@@ -14,6 +14,7 @@ mod inspect;
 mod made_up;
 mod options;
 mod picture;
+mod profile;
 mod progress;
 
 use clap::{Parser, Subcommand};
@@ -40,6 +41,8 @@ enum Command {
     Bisect(bisect::Arguments),
     /// Measure loading, the vision tower, prefill and decode.
     Bench(bench::Arguments),
+    /// Find where the time goes, operation by operation.
+    Profile(profile::Arguments),
     /// Show what a checkpoint is: config, layers, sizes, and what is not supported.
     Inspect(inspect::Arguments),
 }
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Bisect(arguments) => bisect::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Profile(arguments) => profile::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
     };
     match done {
