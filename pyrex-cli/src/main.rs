@@ -15,6 +15,7 @@ mod inspect;
 mod made_up;
 mod options;
 mod picture;
+mod profile;
 mod progress;
 
 use clap::{Parser, Subcommand};
@@ -43,6 +44,8 @@ enum Command {
     Bisect(bisect::Arguments),
     /// Measure loading, the vision tower, prefill and decode.
     Bench(bench::Arguments),
+    /// Find where the time goes, operation by operation.
+    Profile(profile::Arguments),
     /// Show what a checkpoint is: config, layers, sizes, and what is not supported.
     Inspect(inspect::Arguments),
 }
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Command::DiffLogits(arguments) => diff_logits::run(&arguments),
         Command::Bisect(arguments) => bisect::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Profile(arguments) => profile::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
     };
     match done {

@@ -50,7 +50,7 @@ fn fails(arguments: &[&str], code: i32, needle: &str) {
 #[test]
 fn help_names_every_command_and_flag() {
     let help = succeeds(&["--help"]);
-    for command in ["generate", "dump", "compare", "diff-logits", "bisect", "bench", "inspect"] {
+    for command in ["generate", "dump", "compare", "diff-logits", "bisect", "profile", "bench", "inspect"] {
         assert!(help.contains(command), "{help}");
     }
     let flags = [
@@ -63,6 +63,11 @@ fn help_names_every_command_and_flag() {
         ("compare", "--noise --threshold --max-ratio --failures --format"),
         ("diff-logits", "--top --failures --model --format"),
         ("bisect", "--model --reference --image --prompt --dtype"),
+        (
+            "profile",
+            "--model --load-format --image --prompt --prompt-tokens --steps --repetitions --by --format",
+        ),
+        ("profile", "--device --dtype --threads"),
         ("bench", "--model --load-format --prompt-tokens --max-tokens --image --json --threads"),
         ("bench", "--requests --max-sequences --shared-prefix"),
     ];
@@ -86,6 +91,9 @@ fn bad_usage_exits_with_2() {
         &["generate", "--prompt", "p", "--format", "xml"],
         &["generate", "--prompt", "p", "--top-k", "4"],
         &["dump", "--prompt", "p"],
+        &["profile", "--by", "function"],
+        &["profile", "--repetitions", "0"],
+        &["profile", "--prompt", "p", "--prompt-tokens", "3"],
         &["bench", "--image", "640"],
         &["bench", "--requests", "0"],
         &["bench", "--max-sequences", "2"],
@@ -222,6 +230,63 @@ fn inspect_says_what_a_checkpoint_is() {
         assert!(page.contains(needle), "{needle}: {page}");
     }
     assert_eq!(page, succeeds(&["inspect"]));
+}
+
+/// What `profile` measures on the bundled model, once, as one JSON object.
+fn profile(arguments: &str) -> Value {
+    let image = shapes("examples/red_circle.png");
+    let arguments: Vec<&str> = arguments.split(' ').collect();
+    let rest = ["--image", &image, "--threads", "1", "--repetitions", "1", "--format", "json"];
+    let printed = succeeds(&[&["profile"], &arguments[..], &rest].concat());
+    serde_json::from_str(&printed).expect("the output is JSON")
+}
+
+#[test]
+fn profile_says_what_every_operation_takes() {
+    let object = profile("--steps 2");
+    assert_eq!((&object["prompt_tokens"], &object["image_tokens"]), (&79.into(), &64.into()));
+    assert!(["flops_per_s", "bytes_per_s"].iter().all(|rate| object["ceilings"][rate].as_f64() > Some(0.0)));
+    for phase in ["prompt", "decode"] {
+        let rows = object[phase]["rows"].as_array().expect("rows");
+        let sum = |field: &str| rows.iter().filter_map(|row| row[field].as_f64()).sum::<f64>();
+        let total = &object[phase]["total"];
+        for field in ["calls", "time_ms", "flops", "bytes", "weight_bytes"] {
+            let (sum, total) = (sum(field), total[field].as_f64().expect("a number"));
+            assert!((sum - total).abs() <= 1e-6 * total, "{phase} {field}: {sum}, {total}");
+        }
+        let product =
+            rows.iter().find(|row| row["operation"] == "mlp.gate_proj" && row["stage"] == "decoder");
+        let product = product.unwrap_or_else(|| panic!("{object}"));
+        assert_eq!(product["calls"], 8);
+        assert_eq!(product["function"], "nn::linear::Linear::forward");
+        assert!(product["share_of_ceiling"].as_f64() > Some(0.0), "{product}");
+    }
+    assert!(
+        object["prompt"]["rows"]
+            .as_array()
+            .is_some_and(|rows| rows.iter().any(|row| row["stage"] == "vision tower"))
+    );
+    let object = profile("--steps 0 --by stage");
+    assert_eq!((&object["decode"], &object["by"]), (&Value::Null, &"stage".into()));
+    assert!(object["prompt"]["rows"].as_array().is_some_and(|rows| (4..9).contains(&rows.len())), "{object}");
+}
+
+#[test]
+fn profile_prints_tables() {
+    let model = shapes("");
+    let arguments = ["profile", "--model", &model, "--load-format", "dummy", "--prompt-tokens", "20"];
+    let rest = ["--steps", "1", "--repetitions", "1", "--threads", "2"];
+    let page = succeeds(&[&arguments[..], &rest].concat());
+    for line in ["ceilings ", "watching ", "prompt: 20 tokens", "decode: a step at position 20"] {
+        assert!(page.lines().any(|found| found.starts_with(line)), "{line}: {page}");
+    }
+    for needle in
+        ["explain", "decoder, mlp.down_proj ", "Linear::forward (pyrex-core/src/nn/linear.rs:", "total"]
+    {
+        assert!(page.contains(needle), "{needle}: {page}");
+    }
+    let page = succeeds(&[&arguments[..], &rest, &["--by", "layer"]].concat());
+    assert!(page.contains("decoder, layer 7"), "{page}");
 }
 
 #[test]

@@ -35,9 +35,10 @@ pub mod trace;
 pub mod weights;
 
 pub use diag::{
-    Bisection, Candidate, Compared, Comparison, DumpFile, DumpInput, DumpOptions, DumpSummary, Figures,
-    Finger, LogitsDiff, Manifest, Outcome, Position, Share, Threshold, Trace, Verdict, WeightFinding, bisect,
-    compare, diff_logits, dump, html,
+    Bisection, Candidate, Ceilings, Compared, Comparison, DumpFile, DumpInput, DumpOptions, DumpSummary,
+    Figures, Finger, GroupBy, LogitsDiff, Manifest, MemoryReader, Outcome, Position, Profile, ProfileOptions,
+    ProfilePhase, ProfileRow, Share, Threshold, Trace, Verdict, WeightFinding, bisect, compare, diff_logits,
+    dump, html, profile,
 };
 pub use engine::{
     ActivationDtype, Completion, Constraint, DeviceChoice, Engine, EngineConfig, EngineOptions, EngineStats,

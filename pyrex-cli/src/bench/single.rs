@@ -4,11 +4,11 @@
 //! After each run the machine's memory is read for a moment: decoding is bound by reading weights, and how fast memory is
 //! changes with whatever else the machine does.
 
-use super::machine::{Reader, peak_rss_bytes};
+use super::machine::peak_rss_bytes;
 use super::{Arguments, IMAGE_ROOM, NUM_RUNS, Setup, answer_of, median, open, room_for, with_head};
 use crate::fail::Failure;
 use crate::made_up::made_up_ids;
-use pyrex_core::{Chat, Completion, EncodedPrompt, Engine, Message, Prompt, Request, describe};
+use pyrex_core::{Chat, Completion, EncodedPrompt, Engine, MemoryReader, Message, Prompt, Request, describe};
 use serde_json::{Value, json};
 use std::io::{Write, stdout};
 use std::time::Instant;
@@ -43,7 +43,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     measure()?;
     let peak_rss_bytes = peak_rss_bytes();
-    let reader = Reader::new(arguments.threads.num_threads);
+    let reader = MemoryReader::new(arguments.threads.num_threads);
     let (mut runs, mut reads) = (Vec::new(), Vec::new());
     for _ in 0..NUM_RUNS {
         runs.push(measure()?);

@@ -63,7 +63,16 @@ impl<'a> Pass<'a> {
         self.forward(tap, &[id], None, Rows::All)
     }
 
-    fn encode_images(&self, tap: &mut dyn Tap, images: &[EncodedImage]) -> Result<Option<SoftTokens>> {
+    /// Back to the first token: what comes next writes over what the cache holds.
+    pub fn rewind(&mut self) {
+        self.position = 0;
+    }
+
+    /// The soft tokens of `images` and the rows they belong to; `None` if there are none.
+    ///
+    /// # Errors
+    /// As [`prefill`](Self::prefill).
+    pub fn encode_images(&self, tap: &mut dyn Tap, images: &[EncodedImage]) -> Result<Option<SoftTokens>> {
         if images.is_empty() {
             return Ok(None);
         }
@@ -75,7 +84,11 @@ impl<'a> Pass<'a> {
         Ok(Some(SoftTokens { rows: Tensor::from_vec(rows, num_rows, &self.model.spec().device)?, embeds }))
     }
 
-    fn forward(
+    /// Runs the next tokens; returns the logits of `rows`.
+    ///
+    /// # Errors
+    /// As [`prefill`](Self::prefill).
+    pub fn forward(
         &mut self,
         tap: &mut dyn Tap,
         input_ids: &[u32],

@@ -48,6 +48,7 @@ pub use stats::{EngineStats, StepTimes};
 use self::core::{Command, EngineCore, Links};
 use crate::error::{Error, Result};
 use crate::models::{self, LoadedModel, ModelSpec, Processor};
+use crate::ops::threads::thread_pool;
 use crate::prompt::{EncodedPrompt, Prompt};
 use crate::schedule::{BLOCK_SIZE, BlockCache, Digests, Scheduler, SequenceId, StepLimits};
 use constraint::Constraints;
@@ -61,7 +62,6 @@ use std::any::Any;
 use std::cmp::Reverse;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
@@ -308,19 +308,6 @@ fn random_key() -> [u8; 32] {
         bytes.copy_from_slice(&RandomState::new().build_hasher().finish().to_le_bytes());
     }
     key
-}
-
-fn thread_pool(num_threads: Option<usize>) -> Result<rayon::ThreadPool> {
-    let cores = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let num_threads = num_threads.unwrap_or_else(cores);
-    if num_threads == 0 {
-        return Err(Error::invalid_request("num_threads is 0, expected at least 1"));
-    }
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(num_threads)
-        .thread_name(|idx| format!("pyrex-{idx}"))
-        .build()
-        .map_err(|e| Error::io(format_args!("cannot start {num_threads} threads: {e}")))
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {

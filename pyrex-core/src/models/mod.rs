@@ -14,6 +14,7 @@ use crate::kv::{KvLayout, KvPool};
 use crate::prompt::detokenizer::{Detokenizer, TokenBytes};
 use crate::prompt::{EncodedPrompt, Patches, Prompt};
 use crate::trace::Tap;
+use crate::weights::UsedWeight;
 use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
 
@@ -42,6 +43,12 @@ pub trait Model: Send {
     /// # Errors
     /// `Internal` if the batch does not fit the cache; whatever the tap says.
     fn forward(&self, batch: &Batch, kv: &mut KvPool, tap: &mut dyn Tap) -> Result<Tensor>;
+
+    /// The weight that went into what `tap` shows, by the tap's name; `None` if there is none, or the family does not say.
+    fn weight_of(&self, tap: &str) -> Option<UsedWeight<'_>> {
+        let _ = tap;
+        None
+    }
 }
 
 /// Turns prompts into ids and patches, and ids back into text. Shared by the threads that prepare and deliver.

@@ -15,6 +15,7 @@ pub mod pool;
 pub mod rms_norm;
 pub mod rope;
 pub mod simd;
+pub mod threads;
 
 pub use matrix::Matrix;
 

@@ -4,10 +4,13 @@
 //! noted, an empty stand-in is returned, and [`Store::finish`] turns all notes, and every tensor nobody asked for,
 //! into one error: a model is never built from half a checkpoint. Sequences and requests are not known here.
 
+pub mod asked;
 pub mod digest;
 pub mod dummy;
 pub mod files;
 pub mod mmap;
+
+pub use asked::{Asked, UsedWeight, WeightUse};
 
 use crate::error::{Error, Result};
 use crate::fault::Faults;
@@ -18,6 +21,9 @@ use files::{Entry, Files};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt::Display;
+
+/// Bytes of an element where no file says: dummy weights and published checkpoints are bf16.
+const BF16_BYTES: u64 = 2;
 
 /// A checkpoint's tensors, and what was found wrong so far.
 pub struct Store<'a> {
@@ -35,15 +41,6 @@ enum Source {
     Files(Files),
     Dummy,
     Shapes,
-}
-
-/// A tensor that a model asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
-    /// Its name.
-    pub name: String,
-    /// How many elements it has.
-    pub num_elements: usize,
 }
 
 /// A place in the tree of names, such as `model.language_model.layers.3`.
@@ -129,7 +126,7 @@ impl<'a> Store<'a> {
     }
 
     fn entry(&self, name: &str, shape: &[usize]) -> Option<&Entry> {
-        self.asked.borrow_mut().push(Asked { name: name.to_string(), num_elements: shape.iter().product() });
+        self.note(name, shape);
         let Source::Files(files) = &self.source else { return None };
         self.seen.borrow_mut().insert(name.to_string());
         let problem = match files.entry(name) {
@@ -144,6 +141,16 @@ impl<'a> Store<'a> {
         };
         self.problems.borrow_mut().push(problem);
         None
+    }
+
+    fn note(&self, name: &str, shape: &[usize]) {
+        let found = match &self.source {
+            Source::Files(files) => files.size(name).map(|(_, bytes)| bytes),
+            Source::Dummy | Source::Shapes => None,
+        };
+        let num_elements: usize = shape.iter().product();
+        let num_bytes = found.unwrap_or(BF16_BYTES.saturating_mul(num_elements as u64));
+        self.asked.borrow_mut().push(Asked { name: name.to_string(), shape: shape.to_vec(), num_bytes });
     }
 
     fn took(&self, bytes: usize) {

@@ -128,7 +128,7 @@ impl Decoder {
                 rows = self.rows(tap, &batch.logit_queries, &ids, &embeds, cut..self.layers.len())?;
                 (hidden_states, normed) = (wanted(&hidden_states)?, wanted(&normed)?);
             }
-            let per_layer_input = rows.per_layer_input(layer_idx)?;
+            let per_layer_input = rows.per_layer_input(tap, layer_idx, &layer.path)?;
             let step = LayerStep { rows: rows.of(layer.kind), batch, kv: layer_kv, per_layer_input };
             hidden_states = layer.forward(tap, &hidden_states, &normed, step)?;
         }
@@ -200,11 +200,10 @@ impl Rows {
     }
 
     /// `[T, P]`, what this layer is given.
-    fn per_layer_input(&self, layer_idx: usize) -> Result<Option<Tensor>> {
-        let of_layer = |inputs: &Tensor| -> Result<Tensor> {
-            Ok(inputs.narrow(1, layer_idx - self.first_layer, 1)?.squeeze(1)?.contiguous()?)
-        };
-        self.per_layer_inputs.as_ref().map(of_layer).transpose()
+    fn per_layer_input(&self, tap: &mut dyn Tap, layer_idx: usize, path: &str) -> Result<Option<Tensor>> {
+        let Some(inputs) = &self.per_layer_inputs else { return Ok(None) };
+        let input = inputs.narrow(1, layer_idx - self.first_layer, 1)?.squeeze(1)?.contiguous()?;
+        tap.see(|| format!("{path}.per_layer_input"), input).map(Some)
     }
 }
 
@@ -264,7 +263,6 @@ impl DecoderLayer {
         let fed = self.mlp.forward(tap, &normed)?;
         let mut x = (x + self.post_feedforward_layernorm.forward(tap, &fed)?)?;
         if let (Some(injection), Some(input)) = (&self.per_layer, step.per_layer_input) {
-            let input = tap.see(|| format!("{}.per_layer_input", self.path), input)?;
             x = injection.forward(tap, x, &input)?;
         }
         // The whole residual stream is scaled, not what this layer added to it.

@@ -9,9 +9,6 @@ use crate::weights::Store;
 use crate::weights::files::Files;
 use candle_core::DType;
 
-/// Where dummy weights and published checkpoints agree: two bytes a parameter.
-const BF16_BYTES: u64 = 2;
-
 const TOKEN_EMBEDDINGS: &str = "token embeddings";
 const DECODER_LAYERS: &str = "decoder layers";
 const OUTPUT_HEAD: &str = "output head";
@@ -93,7 +90,7 @@ fn components(source: &ModelSource, config: &Config) -> Result<Vec<ComponentDesc
     let mut components: Vec<ComponentDescription> = Vec::new();
     for asked in &asked {
         let size = files.as_ref().and_then(|files| files.size(&asked.name));
-        let (parameters, bytes) = size.unwrap_or((asked.num_elements as u64, BF16_BYTES * asked.num_elements as u64));
+        let (parameters, bytes) = size.unwrap_or((asked.num_elements() as u64, asked.num_bytes));
         add(&mut components, part_of(config, &asked.name), parameters, bytes);
     }
     let read: std::collections::BTreeSet<&str> = asked.iter().map(|asked| asked.name.as_str()).collect();

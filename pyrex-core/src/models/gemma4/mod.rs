@@ -18,12 +18,13 @@ use crate::fault::{Fault, Faults};
 use crate::kv::KvPool;
 use crate::prompt::Patches;
 use crate::trace::Tap;
-use crate::weights::Store;
+use crate::weights::{Asked, Store, UsedWeight};
 use candle_core::{DType, Tensor};
 use config::Config;
 use decoder::Decoder;
 use pooler::MultimodalEmbedder;
 use prompt::{Gemma4Processor, ImageGrid};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use vision::VisionTower;
 
@@ -41,6 +42,8 @@ pub struct Gemma4 {
     vision: Option<Vision>,
     config: Config,
     spec: ModelSpec,
+    /// The tensors it is made of, by name.
+    tensors: BTreeMap<String, Asked>,
     faults: Faults,
 }
 
@@ -134,7 +137,8 @@ impl Gemma4 {
     fn load(store: &Store<'_>, config: Config, spec: ModelSpec) -> Result<Self> {
         let (decoder, vision) = load_parts(store, &config, spec.dtype)?;
         store.finish(|name| weights::is_inert(&config, name))?;
-        Ok(Self { decoder, vision, config, spec, faults: store.root().faults() })
+        let tensors = store.asked().into_iter().map(|asked| (asked.name.clone(), asked)).collect();
+        Ok(Self { decoder, vision, config, spec, tensors, faults: store.root().faults() })
     }
 
     fn vision(&self) -> Result<(&Vision, &config::VisionConfig)> {
@@ -168,5 +172,9 @@ impl Model for Gemma4 {
             input_ids = input_ids.eq(*placeholder)?.where_cond(&pad, &input_ids)?;
         }
         self.decoder.forward(tap, &input_ids, batch, kv)
+    }
+
+    fn weight_of(&self, tap: &str) -> Option<UsedWeight<'_>> {
+        weights::weight_of(&self.config, &self.tensors, tap)
     }
 }

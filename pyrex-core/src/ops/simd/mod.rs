@@ -1,13 +1,15 @@
 //! The CPU kernels: written once over a vector type, run on AVX-512, AVX2 or plain code as the machine has them.
 //!
 //! [`Level`] picks the path at run time and tests force each one. `dot` serves few rows, `tile` many, `attend` attention, `math` holds
-//! the transcendental functions, `float` the 16-bit formats, `distance` what tells two vectors apart. Nothing here knows tensors.
+//! the transcendental functions, `float` the 16-bit formats, `distance` what tells two vectors apart; `peak` measures what
+//! arithmetic there is. Nothing here knows tensors.
 
 pub mod attend;
 pub mod distance;
 pub mod dot;
 pub mod float;
 pub mod math;
+pub mod peak;
 pub mod tile;
 pub mod weight;
 
