@@ -65,9 +65,9 @@ pub struct Threshold {
 }
 
 impl Threshold {
-    /// Ours and theirs err independently, and a tensor of few elements scatters by two or three. Healthy models stay
-    /// below 3 (`tests/bisect.rs`); of the faults planted there those in f32 are above 4,000, that in bf16 is at 22.
-    pub const RATIO: f64 = 5.0;
+    /// Ours and theirs err independently, and a tensor of few elements scatters by two or three: what `tests/bisect.rs`
+    /// holds to be healthy came to 2.8. Of the faults planted there those in f32 are above 4,000, that in bf16 is at 22.
+    pub const RATIO: f64 = 8.0;
 }
 
 impl Default for Threshold {
