@@ -75,6 +75,9 @@ impl RequestHandle {
 
     /// The next event if there is one.
     pub fn try_next(&mut self) -> Next {
+        if self.ended {
+            return Next::Ended;
+        }
         match self.events.try_recv() {
             Ok(event) => Next::Event(self.read(event)),
             Err(TryRecvError::Empty) => Next::Pending,
@@ -86,6 +89,9 @@ impl RequestHandle {
     pub fn next_timeout(&mut self, timeout: Duration) -> Next {
         // The channel cannot wait past what the clock can count.
         const YEARS: Duration = Duration::from_secs(1 << 28);
+        if self.ended {
+            return Next::Ended;
+        }
         match self.events.recv_timeout(timeout.min(YEARS)) {
             Ok(event) => Next::Event(self.read(event)),
             Err(RecvTimeoutError::Timeout) => Next::Pending,
@@ -215,7 +221,28 @@ impl futures_core::Stream for RequestStream {
         mut self: std::pin::Pin<&mut Self>,
         context: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Event>> {
+        if self.handle.ended {
+            return std::task::Poll::Ready(None);
+        }
         let event = std::pin::Pin::new(&mut self.events).poll_next(context);
         event.map(|event| event.map(|event| self.handle.read(event)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The core may still hold the sink for a moment after the final event.
+    #[test]
+    fn a_request_has_ended_once_its_final_event_is_read() {
+        let (commands, _) = std::sync::mpsc::channel();
+        let (mut handle, mut sink) = RequestHandle::new(RequestControl::new(None, commands), 8);
+        assert_eq!(handle.try_next(), Next::Pending);
+        sink.send(Event::Failed(Error::cancelled("over")));
+        assert!(matches!(handle.try_next(), Next::Event(Event::Failed(_))));
+        let read = (handle.try_next(), handle.next_timeout(Duration::MAX), handle.next());
+        assert_eq!(read, (Next::Ended, Next::Ended, None));
+        drop(sink);
     }
 }
