@@ -147,8 +147,7 @@ impl WithSimd for Attend<'_> {
             (8, 2) => self.run::<S, 8, 2>(simd),
             (8, _) => self.run::<S, 8, 3>(simd),
             (_, 1) => self.run::<S, 4, 1>(simd),
-            (_, 2) => self.run::<S, 4, 2>(simd),
-            (..) => self.run::<S, 4, 3>(simd),
+            (..) => self.run::<S, 4, 2>(simd),
         }
     }
 }

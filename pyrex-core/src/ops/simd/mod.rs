@@ -47,6 +47,19 @@ impl Level {
         }
     }
 
+    /// Vector registers.
+    pub fn registers(self) -> usize {
+        struct Registers;
+        impl WithSimd for Registers {
+            type Output = usize;
+            #[inline(always)]
+            fn with_simd<S: pulp::Simd>(self, _: S) -> usize {
+                S::REGISTER_COUNT
+            }
+        }
+        self.run(Registers)
+    }
+
     /// Floats in one vector.
     pub fn lanes(self) -> usize {
         struct Lanes;

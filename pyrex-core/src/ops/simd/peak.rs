@@ -1,12 +1,12 @@
 //! How much arithmetic there is: fused multiply-adds on as many registers as the kernels of many rows keep sums in.
 
 use super::Level;
-use super::tile::{MAX_VECTORS, tile_rows};
+use super::tile::{max_vectors, tile_rows};
 use pulp::{Simd, WithSimd};
 use std::hint::black_box;
 
 /// Sums that grow side by side: enough that none waits for itself.
-const SUMS: usize = tile_rows(32) * MAX_VECTORS;
+const SUMS: usize = tile_rows(32) * max_vectors(32);
 
 /// Multiplies and adds in registers, `rounds` times each sum; says how many floating-point operations that were.
 #[derive(Clone, Copy, Debug)]
