@@ -7,6 +7,8 @@ use pyrex_core::{
     Threshold, Verdict, compare, diff_logits, dump,
 };
 use pyrex_tests::{chat_prompt, golden_dir, load_model, model_dir};
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
 use std::path::PathBuf;
 
 fn scratch(name: &str) -> PathBuf {
@@ -189,4 +191,17 @@ fn a_glob_keeps_what_it_names() {
     );
     assert_eq!(run(&["[a"], "bad.safetensors").err().unwrap().kind(), ErrorKind::InvalidRequest);
     assert!(!scratch("bad.safetensors").exists());
+}
+
+/// A shape may promise any number of rows as long as there is nothing in them.
+#[test]
+fn a_tensor_of_nothing_costs_nothing() {
+    let rows = usize::MAX >> 8;
+    let tensors =
+        ["logits", "x"].map(|name| (name, TensorView::new(Dtype::F32, vec![rows, 0], &[]).unwrap()));
+    let file = safetensors::serialize(tensors, None).unwrap();
+    let dump = DumpFile::from_safetensors(std::sync::Arc::new(file)).unwrap();
+    let found = compare(&dump, &dump, None).unwrap();
+    assert_eq!(found.failures(Threshold::default()).count(), 0);
+    assert_eq!(diff_logits(&dump, &dump, 5).unwrap_err().kind(), ErrorKind::InvalidRequest);
 }

@@ -1,11 +1,12 @@
-//! Any bytes as a file of weights: refused, or every tensor in it reads as its header says and no other does.
+//! Any bytes as a file of weights: refused, or every tensor in it reads as its header says and no other does. As a dump the same
+//! file is equal to itself.
 #![no_main]
 
 use candle_core::Device;
 use libfuzzer_sys::fuzz_target;
-use pyrex_core::ErrorKind;
 use pyrex_core::weights::Store;
 use pyrex_core::weights::files::Files;
+use pyrex_core::{DumpFile, Error, ErrorKind, Threshold, compare, diff_logits, html};
 use pyrex_fuzz::{assert_refusal, check};
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ fn read(data: &[u8]) {
     // In a second file of the same tensors each of them is one too many.
     let twice =
         vec![("a".to_string(), Arc::new(file.clone()) as _), ("b".to_string(), Arc::new(file.clone()) as _)];
+    compare_with_itself(&file);
     let files = match Files::open(twice[..1].to_vec()) {
         Ok(files) => files,
         Err(error) => return assert_refusal(&error, &[ErrorKind::InvalidModel]),
@@ -41,6 +43,26 @@ fn read(data: &[u8]) {
         assert_refusal(&error, &[ErrorKind::InvalidModel]);
     }
     assert!(store.finish(|_| false).is_ok() || !names.is_empty());
+}
+
+/// As a dump: refused, or equal to itself, and a page can be made of that.
+fn compare_with_itself(file: &[u8]) {
+    let refused = |error: &Error| assert_refusal(error, &[ErrorKind::InvalidRequest, ErrorKind::Unsupported]);
+    let dump = match DumpFile::from_safetensors(Arc::new(file.to_vec())) {
+        Ok(dump) => dump,
+        Err(error) => return refused(&error),
+    };
+    match compare(&dump, &dump, None) {
+        Ok(found) => {
+            let threshold = Threshold::default();
+            assert_eq!(found.failures(threshold).count(), 0);
+            html::of_comparison(&found, threshold, &dump, &dump).expect("all its tensors were read");
+        }
+        Err(error) => refused(&error),
+    }
+    if let Err(error) = diff_logits(&dump, &dump, 5) {
+        refused(&error);
+    }
 }
 
 /// Asks for one tensor by its own shape, as a model would whose config has such sizes, and by a wrong one.

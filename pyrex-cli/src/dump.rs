@@ -4,7 +4,7 @@ use crate::fail::Failure;
 use crate::made_up::made_up_ids;
 use crate::options::{ModelArguments, PromptArguments, RunArguments, Weights, at_least_one};
 use clap::Args;
-use pyrex_core::{DumpInput, DumpOptions, EncodedPrompt, Prompt, dump};
+use pyrex_core::{DumpInput, DumpOptions, EncodedPrompt, dump};
 use std::io::{Write, stdout};
 use std::path::PathBuf;
 
@@ -34,11 +34,6 @@ pub(crate) struct Arguments {
     taps: Vec<String>,
 }
 
-enum Input {
-    Prompt(Prompt),
-    Encoded(EncodedPrompt),
-}
-
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let prompt = match arguments.prompt_tokens {
@@ -47,16 +42,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     let source = arguments.model.source()?;
     let loaded = arguments.run.load(&source, arguments.load_format)?;
-    let input = match (prompt, arguments.prompt_tokens) {
-        (Some(prompt), _) => Input::Prompt(prompt),
-        (None, num_tokens) => {
-            let input_ids = made_up_ids(loaded.model.spec(), 0, num_tokens.unwrap_or(1));
-            Input::Encoded(EncodedPrompt { input_ids, ..EncodedPrompt::default() })
+    let made_up;
+    let input = match &prompt {
+        Some(prompt) => DumpInput::Prompt(prompt),
+        None => {
+            let input_ids = made_up_ids(loaded.model.spec(), 0, arguments.prompt_tokens.unwrap_or(1));
+            made_up = EncodedPrompt { input_ids, ..EncodedPrompt::default() };
+            DumpInput::Encoded(&made_up)
         }
-    };
-    let input = match &input {
-        Input::Prompt(prompt) => DumpInput::Prompt(prompt),
-        Input::Encoded(encoded) => DumpInput::Encoded(encoded),
     };
     let options = DumpOptions {
         taps: arguments.taps.clone(),

@@ -96,7 +96,7 @@ impl Figures {
             Found::in_rows(ours, theirs, start..end, row_len)
         };
         let parts: Vec<Found> = tasks.par_iter().map(task).collect();
-        let mut whole = Found { rows: Vec::with_capacity(num_rows), ..Found::new() };
+        let mut whole = Found { rows: Vec::with_capacity(num_rows.min(len)), ..Found::new() };
         parts.into_iter().for_each(|part| whole += part);
         Self { num_elements: len, ..whole.figures() }
     }

@@ -65,7 +65,7 @@ pub fn diff_logits(ours: &DumpFile, theirs: &DumpFile, top: usize) -> Result<Log
                 return Err(Error::invalid_request(format_args!("the {whose} dump has no logits")));
             }
         };
-        let ([rows, vocab_size], true) = (a.shape, a.shape == b.shape) else {
+        let ([rows, vocab_size @ (1..)], true) = (a.shape, a.shape == b.shape) else {
             return Err(Error::invalid_request(format_args!(
                 "{name} is {:?} and {:?}, expected the same two sizes: tokens and vocabulary",
                 a.shape, b.shape
