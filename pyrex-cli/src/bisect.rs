@@ -29,10 +29,7 @@ pub(crate) struct Arguments {
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let reference = DumpFile::open(&arguments.reference)?;
-    let prompt = match arguments.prompt.is_empty() {
-        true => None,
-        false => Some(arguments.prompt.prompt()?),
-    };
+    let prompt = arguments.prompt.prompt_if_any()?;
     let source = arguments.model.source()?;
     let dtype = arguments.run.dtype.unwrap_or(match reference.manifest.dtype.as_str() {
         "bf16" => ActivationDtype::Bf16,

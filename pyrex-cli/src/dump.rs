@@ -1,10 +1,10 @@
 //! `pyrex dump`: the named tensors of a prefill and of the decode steps after it, as the reference's `dump.py` writes them.
 
 use crate::fail::Failure;
-use crate::made_up::made_up_ids;
+use crate::made_up::made_up_prompt;
 use crate::options::{ModelArguments, PromptArguments, RunArguments, Weights, at_least_one};
 use clap::Args;
-use pyrex_core::{DumpInput, DumpOptions, EncodedPrompt, dump};
+use pyrex_core::{DumpInput, DumpOptions, dump};
 use std::io::{Write, stdout};
 use std::path::PathBuf;
 
@@ -46,8 +46,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let input = match &prompt {
         Some(prompt) => DumpInput::Prompt(prompt),
         None => {
-            let input_ids = made_up_ids(loaded.model.spec(), 0, arguments.prompt_tokens.unwrap_or(1));
-            made_up = EncodedPrompt { input_ids, ..EncodedPrompt::default() };
+            made_up = made_up_prompt(loaded.model.spec(), 0, arguments.prompt_tokens.unwrap_or(1));
             DumpInput::Encoded(&made_up)
         }
     };

@@ -1,6 +1,11 @@
-//! Token ids to measure with.
+//! Token ids to measure with, and prompts of them.
 
-use pyrex_core::ModelSpec;
+use pyrex_core::{EncodedPrompt, ModelSpec};
+
+/// A prompt of so many [`made_up_ids`].
+pub(crate) fn made_up_prompt(spec: &ModelSpec, seed: usize, len: usize) -> EncodedPrompt {
+    EncodedPrompt { input_ids: made_up_ids(spec, seed, len), ..EncodedPrompt::default() }
+}
 
 /// Ordinary ids; those of another `seed` differ from the first one on.
 pub(crate) fn made_up_ids(spec: &ModelSpec, seed: usize, len: usize) -> Vec<u32> {

@@ -117,9 +117,10 @@ pub(crate) fn folder(path: &Path) -> Result<ModelSource, Failure> {
 }
 
 impl PromptArguments {
-    /// Whether nothing is asked.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.image.is_empty() && self.system.is_none() && self.prompt.is_none()
+    /// As [`prompt`](Self::prompt), if anything is asked.
+    pub(crate) fn prompt_if_any(&self) -> Result<Option<Prompt>, Failure> {
+        let nothing = self.image.is_empty() && self.system.is_none() && self.prompt.is_none();
+        if nothing { Ok(None) } else { self.prompt().map(Some) }
     }
 
     /// One user turn, images before the text, after a system turn if there is one.

@@ -12,7 +12,7 @@ use super::machine::peak_rss_bytes;
 use super::timeline::{DecodePhase, Stream, submit_all};
 use super::{Arguments, NUM_RUNS, Setup, median, open, with_head};
 use crate::fail::Failure;
-use crate::made_up::made_up_ids;
+use crate::made_up::made_up_prompt;
 use pyrex_core::{EncodedPrompt, Engine};
 use serde_json::{Value, json};
 use std::io::{Write, stdout};
@@ -108,8 +108,7 @@ fn round(engine: &Engine, arguments: &Arguments, num_requests: usize) -> Result<
 }
 
 fn prompt(engine: &Engine, arguments: &Arguments, seed: usize) -> EncodedPrompt {
-    let input_ids = made_up_ids(engine.spec(), seed, arguments.prompt_tokens);
-    EncodedPrompt { input_ids, ..EncodedPrompt::default() }
+    made_up_prompt(engine.spec(), seed, arguments.prompt_tokens)
 }
 
 fn decode_figures(rounds: &[Round]) -> Option<DecodeFigures> {

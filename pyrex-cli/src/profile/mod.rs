@@ -3,7 +3,7 @@
 mod page;
 
 use crate::fail::Failure;
-use crate::made_up::made_up_ids;
+use crate::made_up::made_up_prompt;
 use crate::options::{ModelArguments, PromptArguments, RunArguments, ThreadArguments, Weights, at_least_one};
 use clap::{Args, ValueEnum};
 use pyrex_core::{EncodedPrompt, GroupBy, LoadedModel, Profile, ProfileOptions, Prompt, profile};
@@ -82,10 +82,7 @@ impl By {
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let prompt = match arguments.prompt.is_empty() {
-        true => None,
-        false => Some(arguments.prompt.prompt()?),
-    };
+    let prompt = arguments.prompt.prompt_if_any()?;
     let source = arguments.model.source()?;
     let mut loaded = arguments.run.load(&source, arguments.load_format)?;
     let prompt = encoded(&loaded, prompt, arguments.prompt_tokens)?;
@@ -111,10 +108,7 @@ fn encoded(
     const DEFAULT_TOKENS: usize = 512;
     match prompt {
         Some(prompt) => Ok(loaded.processor.encode(&prompt)?),
-        None => {
-            let input_ids = made_up_ids(loaded.model.spec(), 0, num_tokens.unwrap_or(DEFAULT_TOKENS));
-            Ok(EncodedPrompt { input_ids, ..EncodedPrompt::default() })
-        }
+        None => Ok(made_up_prompt(loaded.model.spec(), 0, num_tokens.unwrap_or(DEFAULT_TOKENS))),
     }
 }
 

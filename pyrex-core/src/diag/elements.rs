@@ -83,7 +83,11 @@ impl<'a> Elements<'a> {
 
     /// All of them as f32.
     pub fn to_f32(&self) -> Vec<f32> {
-        let mut copy = Vec::new();
-        self.as_f32(0..self.len(), &mut copy).to_vec()
+        if let Self::F32(x) = self {
+            return x.to_vec();
+        }
+        let mut copy = Vec::with_capacity(self.len());
+        self.as_f32(0..self.len(), &mut copy);
+        copy
     }
 }

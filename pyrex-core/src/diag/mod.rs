@@ -12,6 +12,7 @@ pub mod dump;
 pub mod elements;
 pub mod figures;
 pub mod file;
+mod grid;
 pub mod html;
 pub mod logits;
 pub mod manifest;

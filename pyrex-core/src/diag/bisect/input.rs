@@ -2,12 +2,10 @@
 
 use crate::diag::compare::{Compared, outcome};
 use crate::diag::file::{DumpFile, DumpTensor};
+use crate::diag::grid::{PatchGrid, patch_grids};
 use crate::error::{Error, Result};
 use crate::models::ModelSpec;
 use crate::prompt::{EncodedImage, EncodedPrompt, Patches};
-
-/// More patches along a side than any image has.
-const MAX_POSITION: f32 = 65_535.0;
 
 /// The prompt that `reference` was made with.
 ///
@@ -48,32 +46,28 @@ fn place(input_ids: Vec<u32>, images: Vec<Patches>, spec: &ModelSpec) -> Result<
     Ok(EncodedPrompt { input_ids, images })
 }
 
-/// Takes `[P, patch values]` apart where a grid begins anew.
+/// Takes `[P, patch values]` apart into the images that the positions describe.
 fn images(pixels: &DumpTensor<'_>, positions: &DumpTensor<'_>) -> Result<Vec<Patches>> {
-    let positions_shape = positions.shape;
-    let (values, positions) = (pixels.elements.to_f32(), positions.elements.to_f32());
-    let num_patches = positions.len() / 2;
-    let inside = |position: &f32| (0.0..=MAX_POSITION).contains(position);
-    let fits = positions.len() == 2 * num_patches
-        && positions.iter().all(inside)
-        && positions.starts_with(&[0.0, 0.0]);
-    if !fits || !values.len().is_multiple_of(num_patches) {
-        return Err(Error::invalid_request(format_args!(
+    let (values, num_patches) = (pixels.elements.to_f32(), positions.elements.len() / 2);
+    let whole = num_patches > 0
+        && positions.elements.len() == 2 * num_patches
+        && values.len().is_multiple_of(num_patches);
+    let grids = patch_grids(&positions.elements.to_f32()).filter(|_| whole).ok_or_else(|| {
+        Error::invalid_request(format_args!(
             "prep.pixel_values is {:?} and prep.position_ids {:?} in the dump, expected [P, values of a patch], and \
-             [P, 2] with positions that begin at (0, 0) and end before {MAX_POSITION}",
-            pixels.shape, positions_shape
-        )));
-    }
+             [P, 2] with the positions of whole grids, each beginning at (0, 0)",
+            pixels.shape, positions.shape
+        ))
+    })?;
     let patch_len = values.len() / num_patches;
-    let starts = (0..num_patches).filter(|patch| positions[2 * patch..2 * patch + 2] == [0.0, 0.0]);
-    let starts: Vec<usize> = starts.chain([num_patches]).collect();
-    let image = |bounds: &[usize]| {
-        let last = &positions[2 * bounds[1] - 2..2 * bounds[1]];
+    let mut rest = values.as_slice();
+    let image = |PatchGrid { columns, rows, cells }: PatchGrid| {
+        let (own, others) = rest.split_at(cells.len() * patch_len);
+        rest = others;
         let byte = |value: &f32| (value * 255.0).round() as u8;
-        let pixels = values[bounds[0] * patch_len..bounds[1] * patch_len].iter().map(byte).collect();
-        Patches { columns: last[0] as usize + 1, rows: last[1] as usize + 1, pixels }
+        Patches { columns, rows, pixels: own.iter().map(byte).collect() }
     };
-    Ok(starts.windows(2).map(image).collect())
+    Ok(grids.into_iter().map(image).collect())
 }
 
 /// What is prepared here against what the dump has: ids and pixels are exact.

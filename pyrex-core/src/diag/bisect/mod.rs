@@ -142,8 +142,8 @@ fn unwatched(
     let mut pass = Pass::new(&*loaded.model, encoded.input_ids.len())?;
     let ours = pass.prefill(&mut NoTap, encoded, Rows::Last)?;
     let ours: Vec<f32> = ours.flatten_all()?.to_vec1()?;
-    let last = theirs.elements.to_f32();
-    let last = &last[last.len().saturating_sub(ours.len())..];
+    let (num_logits, mut copy) = (theirs.elements.len(), Vec::new());
+    let last = theirs.elements.as_f32(num_logits.saturating_sub(ours.len())..num_logits, &mut copy);
     let shape = [1, ours.len()];
     let noise = trace::noise(reference, Mode::Cumulative, ("logits", &theirs), loaded.model.spec());
     let tensor = |elements| DumpTensor { shape: &shape, elements };

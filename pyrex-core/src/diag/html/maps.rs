@@ -7,6 +7,7 @@ use super::heatmap::Grid;
 use super::text::counted;
 use super::view::{Entry, View};
 use crate::diag::file::DumpFile;
+use crate::diag::grid::{PatchGrid, patch_grids};
 use crate::error::Result;
 use std::fmt::{self, Write};
 
@@ -17,22 +18,13 @@ const MAX_IMAGES: usize = 4;
 /// Tokens per line, and lines.
 const STRIP_LEN: usize = 64;
 const MAX_LINES: usize = 64;
-/// More patches along a side than any image has.
-const MAX_SIDE: f32 = 65_536.0;
 /// What the names of the tensors of a vision tower have in common.
 const VISION: [&str; 2] = ["vision", "visual"];
 
 /// What the rows of tensors stand for.
 pub(super) struct Places {
-    images: Vec<Image>,
+    images: Vec<PatchGrid>,
     num_tokens: usize,
-}
-
-/// The grid of an image: where each of its patches is.
-struct Image {
-    columns: usize,
-    rows: usize,
-    patches: Vec<usize>,
 }
 
 impl Places {
@@ -44,7 +36,7 @@ impl Places {
         let positions = reference.tensor("prep.position_ids")?.map(|tensor| tensor.elements.to_f32());
         let ids = reference.tensor("prep.input_ids")?.map(|tensor| tensor.elements.len());
         Ok(Self {
-            images: positions.and_then(|positions| images(&positions)).unwrap_or_default(),
+            images: positions.and_then(|positions| patch_grids(&positions)).unwrap_or_default(),
             num_tokens: ids.unwrap_or(reference.manifest.prompt_ids.len()),
         })
     }
@@ -54,7 +46,7 @@ impl Places {
     }
 
     fn num_patches(&self) -> usize {
-        self.images.iter().map(|image| image.patches.len()).sum()
+        self.images.iter().map(|image| image.cells.len()).sum()
     }
 
     /// The side of the tiles if each image is made of whole tiles, `num_rows` in all.
@@ -93,30 +85,6 @@ fn differs(entry: &Entry<'_>) -> bool {
     entry.compared.figures().is_some_and(|figures| figures.rows.iter().any(|row| *row != 0.0))
 }
 
-/// The grids that `positions` (x and y of each patch) describe; `None` if they are no grids.
-fn images(positions: &[f32]) -> Option<Vec<Image>> {
-    let positions: Vec<(f32, f32)> = positions.chunks_exact(2).map(|xy| (xy[0], xy[1])).collect();
-    let mut starts: Vec<usize> =
-        (0..positions.len()).filter(|&patch| positions[patch] == (0.0, 0.0)).collect();
-    starts.push(positions.len());
-    let image = |bounds: &[usize]| {
-        let patches = &positions[bounds[0]..bounds[1]];
-        let (x, y) = patches.iter().fold((0.0f32, 0.0f32), |most, xy| (most.0.max(xy.0), most.1.max(xy.1)));
-        let inside = |(x, y): &(f32, f32)| [x, y].iter().all(|at| (0.0..MAX_SIDE).contains(*at));
-        if !patches.iter().all(inside) {
-            return None;
-        }
-        let (columns, rows) = (x as usize + 1, y as usize + 1);
-        let cell = |(x, y): &(f32, f32)| *y as usize * columns + *x as usize;
-        (columns * rows == patches.len()).then(|| Image {
-            columns,
-            rows,
-            patches: patches.iter().map(cell).collect(),
-        })
-    };
-    if starts[0] != 0 { None } else { starts.windows(2).map(image).collect() }
-}
-
 /// Draws the worst tensors of the vision tower, and what its last layer says, over the images.
 pub(super) fn draw_images(page: &mut String, view: &View<'_>, places: &Places) -> fmt::Result {
     let mut patches = view.worst(MAX_TENSORS, |entry| places.is_patches(entry) && differs(entry));
@@ -132,16 +100,16 @@ pub(super) fn draw_images(page: &mut String, view: &View<'_>, places: &Places) -
     }
     writeln!(page, "<div class=\"cards\">")?;
     for entry in patches {
-        let per_image = |image: &Image| image.patches.len();
+        let per_image = |image: &PatchGrid| image.cells.len();
         draw_tensor(page, entry, places, &per_image, &|image, rows| Grid {
             columns: image.columns,
-            cells: place(image.patches.len(), image.patches.iter().copied().zip(rows)),
+            cells: place(image.cells.len(), image.cells.iter().copied().zip(rows)),
             unit: "patch",
         })?;
     }
     for entry in soft {
         let side = places.tile_side(num_rows(entry)).unwrap_or(1);
-        let per_image = |image: &Image| image.rows / side * (image.columns / side);
+        let per_image = |image: &PatchGrid| image.rows / side * (image.columns / side);
         draw_tensor(page, entry, places, &per_image, &|image, rows| Grid {
             columns: image.columns / side,
             cells: rows.iter().map(|row| Some(f64::from(*row))).collect(),
@@ -166,8 +134,8 @@ fn draw_tensor(
     page: &mut String,
     entry: &Entry<'_>,
     places: &Places,
-    per_image: &dyn Fn(&Image) -> usize,
-    grid: &dyn Fn(&Image, &[f32]) -> Grid,
+    per_image: &dyn Fn(&PatchGrid) -> usize,
+    grid: &dyn Fn(&PatchGrid, &[f32]) -> Grid,
 ) -> fmt::Result {
     let mut rows = entry.compared.figures().map_or(&[][..], |figures| &figures.rows);
     let mut images = Vec::new();
@@ -240,33 +208,11 @@ fn worse(a: f32, b: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn grid(columns: usize, rows: usize) -> Vec<f32> {
-        (0..rows).flat_map(|y| (0..columns).flat_map(move |x| [x as f32, y as f32])).collect()
-    }
-
-    fn sizes(positions: &[f32]) -> Option<Vec<(usize, usize)>> {
-        Some(images(positions)?.iter().map(|image| (image.columns, image.rows)).collect())
-    }
-
-    #[test]
-    fn a_grid_begins_anew_at_its_corner() {
-        assert_eq!(sizes(&[grid(3, 2), grid(1, 1), grid(6, 6)].concat()), Some(vec![(3, 2), (1, 1), (6, 6)]));
-        assert_eq!(sizes(&[]), Some(Vec::new()));
-    }
-
-    #[test]
-    fn what_is_no_grid_is_not_drawn() {
-        for positions in
-            [&[0.0, 0.0, 1e30, 1e30][..], &[1.0, 0.0], &[0.0, 0.0, f32::NAN, 1.0], &[0.0, 0.0, -1.0, 1.0]]
-        {
-            assert_eq!(sizes(positions), None, "{positions:?}");
-        }
-    }
+    use crate::diag::grid::tests::grid;
 
     #[test]
     fn tiles_are_as_many_as_rows() {
-        let images = images(&[grid(45, 6), grid(3, 15)].concat()).unwrap();
+        let images = patch_grids(&[grid(45, 6), grid(3, 15)].concat()).unwrap();
         let places = Places { images, num_tokens: 0 };
         assert_eq!((places.num_patches(), places.tile_side(35), places.tile_side(36)), (315, Some(3), None));
     }

@@ -49,28 +49,24 @@ impl Level {
 
     /// Vector registers.
     pub fn registers(self) -> usize {
-        struct Registers;
-        impl WithSimd for Registers {
-            type Output = usize;
-            #[inline(always)]
-            fn with_simd<S: pulp::Simd>(self, _: S) -> usize {
-                S::REGISTER_COUNT
-            }
-        }
-        self.run(Registers)
+        self.run(Shape).0
     }
 
     /// Floats in one vector.
     pub fn lanes(self) -> usize {
-        struct Lanes;
-        impl WithSimd for Lanes {
-            type Output = usize;
-            #[inline(always)]
-            fn with_simd<S: pulp::Simd>(self, _: S) -> usize {
-                S::F32_LANES
-            }
-        }
-        self.run(Lanes)
+        self.run(Shape).1
+    }
+}
+
+/// How many vector registers there are, and how many floats lie in one.
+struct Shape;
+
+impl WithSimd for Shape {
+    type Output = (usize, usize);
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) -> (usize, usize) {
+        (S::REGISTER_COUNT, S::F32_LANES)
     }
 }
 
