@@ -567,6 +567,14 @@ impl Processor for Counting {
         self.inner.encode(prompt)
     }
 
+    fn render(&self, chat: &Chat) -> pyrex_core::Result<String> {
+        self.inner.render(chat)
+    }
+
+    fn tokenize(&self, text: &str) -> pyrex_core::Result<Vec<u32>> {
+        self.inner.tokenize(text)
+    }
+
     fn detokenizer(&self) -> Detokenizer {
         self.inner.detokenizer()
     }

@@ -16,6 +16,7 @@ pub(crate) fn on_terminal() -> Option<Progress> {
         if shown.swap(percent, Ordering::Relaxed) != percent {
             show(percent, done, total);
         }
+        Ok(())
     }))
 }
 

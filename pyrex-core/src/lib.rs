@@ -42,9 +42,9 @@ pub use diag::{
 };
 pub use engine::{
     ActivationDtype, Completion, Constraint, DeviceChoice, Engine, EngineConfig, EngineOptions, EngineStats,
-    Event, EventSink, FinishReason, Grammar, Input, KvCacheSize, ModelInput, Next, Request, RequestControl,
-    RequestHandle, Sampled, SamplingParams, Session, StepTimes, Timings, TokenConstraint, TokenLogprobs,
-    TokenMask, Usage,
+    Event, EventSink, FinishReason, Grammar, Input, KvCacheSize, ModelInput, Next, Notify, Request,
+    RequestControl, RequestHandle, Sampled, SamplingParams, Session, StepTimes, Timings, TokenConstraint,
+    TokenLogprobs, TokenMask, Usage,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use fault::Faults;
@@ -52,5 +52,6 @@ pub use models::{
     ComponentDescription, LayerDescription, LoadFormat, LoadOptions, LoadedModel, ModelDescription,
     ModelSource, ModelSpec, Progress, describe, load,
 };
+pub use ops::matrix::SharedBytes;
 pub use prompt::detokenizer::TokenBytes;
 pub use prompt::{Chat, Content, EncodedImage, EncodedPrompt, Message, Part, Prompt};

@@ -49,15 +49,22 @@ pub struct Completion {
     pub timings: Timings,
 }
 
+/// Called each time an event can be read.
+pub type Notify = Box<dyn Fn() + Send>;
+
 struct QueueSink {
     events: Sender<Event>,
     max_events: usize,
+    notify: Option<Notify>,
 }
 
 impl EventSink for QueueSink {
     fn send(&mut self, event: Event) {
         // A handle that is gone has cancelled its request: nobody misses the event.
         let _ = self.events.send(event);
+        if let Some(notify) = &self.notify {
+            notify();
+        }
     }
 
     fn has_room(&self) -> bool {
@@ -66,11 +73,20 @@ impl EventSink for QueueSink {
 }
 
 impl RequestHandle {
-    pub(crate) fn new(control: RequestControl, max_events: usize) -> (Self, Box<dyn EventSink>) {
+    pub(crate) fn new(
+        control: RequestControl,
+        max_events: usize,
+        notify: Option<Notify>,
+    ) -> (Self, Box<dyn EventSink>) {
         // Not bounded by the channel: what is under way when the queue fills up, and the final event, are never lost.
         let (sender, events) = flume::unbounded();
-        let sink = QueueSink { events: sender, max_events };
+        let sink = QueueSink { events: sender, max_events, notify };
         (Self { events, control, max_events, ended: false }, Box::new(sink))
+    }
+
+    /// Whether an event can be read.
+    pub fn has_event(&self) -> bool {
+        !self.ended && !self.events.is_empty()
     }
 
     /// The next event if there is one.
@@ -237,7 +253,7 @@ mod tests {
     #[test]
     fn a_request_has_ended_once_its_final_event_is_read() {
         let (commands, _) = std::sync::mpsc::channel();
-        let (mut handle, mut sink) = RequestHandle::new(RequestControl::new(None, commands), 8);
+        let (mut handle, mut sink) = RequestHandle::new(RequestControl::new(None, commands), 8, None);
         assert_eq!(handle.try_next(), Next::Pending);
         sink.send(Event::Failed(Error::cancelled("over")));
         assert!(matches!(handle.try_next(), Next::Event(Event::Failed(_))));

@@ -36,7 +36,7 @@ pub use control::RequestControl;
 pub use event::{Event, EventSink, FinishReason, Timings, Usage};
 #[cfg(feature = "async")]
 pub use handle::RequestStream;
-pub use handle::{Completion, Next, RequestHandle};
+pub use handle::{Completion, Next, Notify, RequestHandle};
 pub use memory::kv_bytes_per_token;
 pub use options::{ActivationDtype, DeviceChoice, EngineConfig, EngineOptions, KvCacheSize, ModelInput};
 pub use request::{Input, Request};
@@ -49,7 +49,7 @@ use self::core::{Command, EngineCore, Links};
 use crate::error::{Error, Result};
 use crate::models::{self, LoadedModel, ModelSpec, Processor};
 use crate::ops::threads::thread_pool;
-use crate::prompt::{EncodedPrompt, Prompt};
+use crate::prompt::{Chat, EncodedPrompt, Prompt};
 use crate::schedule::{BLOCK_SIZE, BlockCache, Digests, Scheduler, SequenceId, StepLimits};
 use constraint::Constraints;
 use event::Outlet;
@@ -67,6 +67,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
+use tracing::Dispatch;
 
 /// A model that answers requests. Cheap to clone; the engine closes when the last clone is dropped, which does not wait:
 /// requests that are live then end with a [`Closed`](crate::ErrorKind::Closed) failure and the threads end by themselves.
@@ -85,6 +86,7 @@ struct Shared {
     board: Arc<Board>,
     commands: Sender<Command>,
     next_id: AtomicU64,
+    subscriber: Option<Dispatch>,
 }
 
 impl Engine {
@@ -104,6 +106,7 @@ impl Engine {
             digests: Digests::new(random_key()),
         };
         let lobby = Arc::new(Lobby::new(options.max_waiting, options.max_sequences));
+        let subscriber = options.subscriber.clone();
         let board = Arc::new(Board::new(options.stuck_after));
         let (commands, inbox) = channel();
         let links = Links {
@@ -114,10 +117,11 @@ impl Engine {
         };
         let (load, digests) = (options.model_load()?, plan.digests.clone());
         let (ready, opened) = sync_channel(1);
-        spawn("pyrex-core", move || pool.install(|| serve(load, plan, links, &ready)))?;
+        let told = subscriber.clone();
+        spawn("pyrex-core", move || pool.install(|| within(&told, || serve(load, plan, links, &ready))))?;
         let opened = opened.recv().map_err(|_| Error::internal("a panic while the model was loading"))??;
-        let watched = board.clone();
-        spawn("pyrex-watchdog", move || watched.watch())?;
+        let (watched, told) = (board.clone(), subscriber.clone());
+        spawn("pyrex-watchdog", move || within(&told, || watched.watch()))?;
         let Opened { spec, config, processor, load_ms } = opened;
         let intake = Intake {
             processor: processor.clone(),
@@ -128,11 +132,22 @@ impl Engine {
             commands: commands.clone(),
             lobby: lobby.clone(),
         };
-        spawn("pyrex-intake", move || intake.run())?;
+        let told = subscriber.clone();
+        spawn("pyrex-intake", move || within(&told, || intake.run()))?;
         let next_id = AtomicU64::new(0);
         let constraints = Constraints::new(processor.clone(), &spec.stop_ids);
-        let shared =
-            Shared { spec, config, processor, constraints, load_ms, lobby, board, commands, next_id };
+        let shared = Shared {
+            spec,
+            config,
+            processor,
+            constraints,
+            load_ms,
+            lobby,
+            board,
+            commands,
+            next_id,
+            subscriber,
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -144,7 +159,19 @@ impl Engine {
     /// has closed or drains, `Device` if a step hangs. Whatever is wrong with the prompt comes as the request's final event.
     pub fn submit(&self, request: Request) -> Result<RequestHandle> {
         let control = self.control(&request);
-        let (handle, sink) = RequestHandle::new(control.clone(), self.shared.config.max_events);
+        let (handle, sink) = RequestHandle::new(control.clone(), self.shared.config.max_events, None);
+        self.enqueue(request, sink, control)?;
+        Ok(handle)
+    }
+
+    /// As [`submit`](Self::submit), and `notify` is called, on a thread of the engine, each time an event can be read. It must
+    /// not block; one that panics is not called again, and neither does the handle see more events.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    pub fn submit_notifying(&self, request: Request, notify: Notify) -> Result<RequestHandle> {
+        let control = self.control(&request);
+        let (handle, sink) = RequestHandle::new(control.clone(), self.shared.config.max_events, Some(notify));
         self.enqueue(request, sink, control)?;
         Ok(handle)
     }
@@ -182,7 +209,7 @@ impl Engine {
             outlet: Outlet::new(sink, guest),
             control,
             submitted: Instant::now(),
-            span: tracing::info_span!("request", number),
+            span: within(&self.shared.subscriber, || tracing::info_span!("request", number)),
         };
         lobby.enter(Job { input, ticket });
         if deadline.is_some() {
@@ -203,6 +230,30 @@ impl Engine {
     /// `InvalidRequest` if the prompt cannot be rendered or an image cannot be read.
     pub fn encode(&self, prompt: &Prompt) -> Result<EncodedPrompt> {
         self.shared.processor.encode(prompt)
+    }
+
+    /// A conversation as the model's template writes it, one placeholder for each image.
+    ///
+    /// # Errors
+    /// `InvalidRequest` if the checkpoint has no template, or it refuses the conversation.
+    pub fn render(&self, chat: &Chat) -> Result<String> {
+        self.shared.processor.render(chat)
+    }
+
+    /// The ids of `text`, with nothing added before or after.
+    ///
+    /// # Errors
+    /// `InvalidRequest` if the vocabulary has no way to write it.
+    pub fn tokenize(&self, text: &str) -> Result<Vec<u32>> {
+        self.shared.processor.tokenize(text)
+    }
+
+    /// The text of `token_ids`, special tokens left out; ids that the vocabulary does not have say nothing.
+    pub fn detokenize(&self, token_ids: &[u32]) -> String {
+        let mut detokenizer = self.shared.processor.detokenizer();
+        let mut text: String = token_ids.iter().map(|token_id| detokenizer.push(*token_id)).collect();
+        text += &detokenizer.finish();
+        text
     }
 
     /// The model.
@@ -308,6 +359,14 @@ fn random_key() -> [u8; 32] {
         bytes.copy_from_slice(&RandomState::new().build_hasher().finish().to_le_bytes());
     }
     key
+}
+
+/// Runs `body` with `subscriber` told of its spans and events, if there is one.
+fn within<T>(subscriber: &Option<Dispatch>, body: impl FnOnce() -> T) -> T {
+    match subscriber {
+        Some(subscriber) => tracing::dispatcher::with_default(subscriber, body),
+        None => body(),
+    }
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {

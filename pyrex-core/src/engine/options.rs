@@ -13,6 +13,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
+use tracing::Dispatch;
 
 /// Where the model comes from.
 pub enum ModelInput {
@@ -83,8 +84,10 @@ pub struct EngineOptions {
     pub stuck_after: Duration,
     /// Where the weights come from.
     pub load_format: LoadFormat,
-    /// Told how far loading is.
+    /// Told how far loading is; may end it.
     pub progress: Option<Progress>,
+    /// Whom the engine tells of its spans and events; the subscriber of the process if not given.
+    pub subscriber: Option<Dispatch>,
 }
 
 impl EngineOptions {
@@ -116,6 +119,7 @@ impl EngineOptions {
             stuck_after: Duration::from_secs(120),
             load_format: LoadFormat::default(),
             progress: None,
+            subscriber: None,
         }
     }
 }

@@ -33,8 +33,8 @@ pub enum LoadFormat {
     Dummy,
 }
 
-/// Called while weights load, with the bytes taken so far and in all.
-pub type Progress = Arc<dyn Fn(u64, u64) + Send + Sync>;
+/// Called while weights load, with the bytes taken so far and in all. An error ends the loading with it.
+pub type Progress = Arc<dyn Fn(u64, u64) -> Result<()> + Send + Sync>;
 
 /// What to load, and for where.
 #[derive(Clone)]
@@ -47,7 +47,7 @@ pub struct LoadOptions {
     pub dtype: DType,
     /// Where the weights come from.
     pub format: LoadFormat,
-    /// Told how far the weights are.
+    /// Told how far the weights are; may end the loading.
     pub progress: Option<Progress>,
     /// Mistakes to plant: none outside of tests.
     pub faults: Faults,

@@ -12,7 +12,7 @@ use crate::batch::{Batch, ImageBatch};
 use crate::error::Result;
 use crate::kv::{KvLayout, KvPool};
 use crate::prompt::detokenizer::{Detokenizer, TokenBytes};
-use crate::prompt::{EncodedPrompt, Patches, Prompt};
+use crate::prompt::{Chat, EncodedPrompt, Patches, Prompt};
 use crate::trace::Tap;
 use crate::weights::UsedWeight;
 use candle_core::{DType, Device, Tensor};
@@ -58,6 +58,18 @@ pub trait Processor: Send + Sync {
     /// # Errors
     /// `InvalidRequest` if the prompt cannot be rendered or an image cannot be read.
     fn encode(&self, prompt: &Prompt) -> Result<EncodedPrompt>;
+
+    /// A conversation as the model's template writes it, one placeholder for each image.
+    ///
+    /// # Errors
+    /// `InvalidRequest` if there is no template, or it refuses the conversation.
+    fn render(&self, chat: &Chat) -> Result<String>;
+
+    /// The ids of `text`, with nothing added before or after.
+    ///
+    /// # Errors
+    /// `InvalidRequest` if the vocabulary has no way to write it.
+    fn tokenize(&self, text: &str) -> Result<Vec<u32>>;
 
     /// A fresh stream from ids to text.
     fn detokenizer(&self) -> Detokenizer;

@@ -10,7 +10,7 @@ use crate::batch::{Batch, ImageBatch};
 use crate::error::{Error, Result};
 use crate::kv::{KvLayer, KvLayout, KvPool};
 use crate::prompt::detokenizer::Detokenizer;
-use crate::prompt::{Content, EncodedImage, EncodedPrompt, Part, Patches, Prompt};
+use crate::prompt::{Chat, Content, EncodedImage, EncodedPrompt, Part, Patches, Prompt};
 use crate::trace::Tap;
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
@@ -295,6 +295,17 @@ impl Processor for ByteProcessor {
             }
         }
         Ok(encoded)
+    }
+
+    fn render(&self, chat: &Chat) -> Result<String> {
+        let ids = self.encode(&Prompt::Chat(chat.clone()))?.input_ids;
+        Ok(ids.into_iter().filter_map(char::from_u32).collect())
+    }
+
+    fn tokenize(&self, text: &str) -> Result<Vec<u32>> {
+        let mut encoded = EncodedPrompt::default();
+        push_text(&mut encoded, text)?;
+        Ok(encoded.input_ids)
     }
 
     fn detokenizer(&self) -> Detokenizer {

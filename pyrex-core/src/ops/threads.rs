@@ -4,14 +4,19 @@ use crate::error::{Error, Result};
 use std::num::NonZeroUsize;
 use std::thread;
 
+/// More than any machine has cores; starting very many would take its memory first.
+pub const MAX_THREADS: usize = 4096;
+
 /// A pool of `num_threads` threads, one per core if not given.
 ///
 /// # Errors
-/// `InvalidRequest` if that is none, `Io` if they cannot be started.
+/// `InvalidRequest` if that is none or more than [`MAX_THREADS`], `Io` if they cannot be started.
 pub fn thread_pool(num_threads: Option<usize>) -> Result<rayon::ThreadPool> {
     let num_threads = num_threads.unwrap_or_else(num_cores);
-    if num_threads == 0 {
-        return Err(Error::invalid_request("num_threads is 0, expected at least 1"));
+    if !(1..=MAX_THREADS).contains(&num_threads) {
+        return Err(Error::invalid_request(format_args!(
+            "num_threads is {num_threads}, expected 1 to {MAX_THREADS}"
+        )));
     }
     rayon::ThreadPoolBuilder::new()
         .num_threads(num_threads)

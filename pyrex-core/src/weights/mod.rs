@@ -33,7 +33,7 @@ pub struct Store<'a> {
     problems: RefCell<Vec<String>>,
     asked: RefCell<Vec<Asked>>,
     taken_bytes: RefCell<u64>,
-    progress: Option<&'a dyn Fn(u64, u64)>,
+    progress: Option<&'a dyn Fn(u64, u64) -> Result<()>>,
     faults: Faults,
 }
 
@@ -87,8 +87,8 @@ impl<'a> Store<'a> {
         }
     }
 
-    /// Calls `progress` with the bytes taken so far and in all, after each tensor.
-    pub fn with_progress(mut self, progress: Option<&'a dyn Fn(u64, u64)>) -> Self {
+    /// Calls `progress` with the bytes taken so far and in all, after each tensor; what takes a tensor then returns its error.
+    pub fn with_progress(mut self, progress: Option<&'a dyn Fn(u64, u64) -> Result<()>>) -> Self {
         self.progress = progress;
         self
     }
@@ -153,10 +153,13 @@ impl<'a> Store<'a> {
         self.asked.borrow_mut().push(Asked { name: name.to_string(), shape: shape.to_vec(), num_bytes });
     }
 
-    fn took(&self, bytes: usize) {
+    fn took(&self, bytes: usize) -> Result<()> {
         *self.taken_bytes.borrow_mut() += bytes as u64;
-        if let (Some(progress), Source::Files(files)) = (self.progress, &self.source) {
-            progress(*self.taken_bytes.borrow(), files.total_bytes());
+        match (self.progress, &self.source) {
+            (Some(progress), Source::Files(files)) => {
+                progress(*self.taken_bytes.borrow(), files.total_bytes())
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -185,7 +188,7 @@ impl Weights<'_> {
     /// The tensor `name` as a matrix, every axis but the last folded into rows.
     ///
     /// # Errors
-    /// `Device` if it cannot be moved there. A tensor that does not fit is noted for [`Store::finish`].
+    /// `Device` if it cannot be moved there, and what the progress says. A tensor that does not fit is noted for [`Store::finish`].
     pub fn matrix(&self, name: &str, shape: &[usize]) -> Result<Matrix> {
         let name = self.join(name);
         let cols = shape.last().copied().unwrap_or(1);
@@ -198,7 +201,7 @@ impl Weights<'_> {
             }
         };
         let matrix = matrix.to_device(&self.store.device)?;
-        self.store.took(rows * cols * matrix.dtype().size_in_bytes());
+        self.store.took(rows * cols * matrix.dtype().size_in_bytes())?;
         Ok(matrix)
     }
 
@@ -241,7 +244,7 @@ impl Weights<'_> {
             (Source::Files(_), None) | (Source::Shapes, _) => Ok(Some(Vec::new())),
             (Source::Files(files), Some(entry)) => {
                 let matrix = files.matrix(entry, (1, len))?;
-                self.store.took(len * matrix.dtype().size_in_bytes());
+                self.store.took(len * matrix.dtype().size_in_bytes())?;
                 let tensor = matrix.to_tensor(&Device::Cpu)?.to_dtype(DType::F32)?;
                 Ok(Some(tensor.flatten_all()?.to_vec1()?))
             }

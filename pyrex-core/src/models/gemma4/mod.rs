@@ -76,7 +76,7 @@ fn load(options: &LoadOptions) -> Result<LoadedModel> {
         device: options.device.clone(),
         stage_of,
     };
-    let progress = options.progress.as_deref().map(|progress| progress as &dyn Fn(u64, u64));
+    let progress = options.progress.as_deref().map(|progress| progress as &dyn Fn(u64, u64) -> Result<()>);
     let store = match options.format {
         LoadFormat::Safetensors => Store::from_files(options.source.weight_files()?, &options.device)?,
         LoadFormat::Dummy => Store::dummy(&options.device),

@@ -219,17 +219,6 @@ impl Gemma4Processor {
         self.grid
     }
 
-    /// The chat as one string, one placeholder per image.
-    ///
-    /// # Errors
-    /// `InvalidRequest` if the checkpoint has no template or its template refuses the chat.
-    pub fn render(&self, chat: &Chat) -> Result<String> {
-        match &*self.template {
-            Some(template) => template.render(chat),
-            None => Err(Error::invalid_request("the checkpoint has no chat template: send plain text")),
-        }
-    }
-
     fn encode_chat(&self, chat: &Chat) -> Result<EncodedPrompt> {
         if !self.reads_images && chat.images().next().is_some() {
             return Err(Error::invalid_request(
@@ -298,6 +287,17 @@ impl Processor for Gemma4Processor {
             Prompt::Chat(chat) => self.encode_chat(chat),
             Prompt::Text(text) => self.encode_text(text),
         }
+    }
+
+    fn render(&self, chat: &Chat) -> Result<String> {
+        match &*self.template {
+            Some(template) => template.render(chat),
+            None => Err(Error::invalid_request("the checkpoint has no chat template: send plain text")),
+        }
+    }
+
+    fn tokenize(&self, text: &str) -> Result<Vec<u32>> {
+        self.tokenizer.encode(text)
     }
 
     fn detokenizer(&self) -> Detokenizer {
