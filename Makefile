@@ -1,4 +1,4 @@
-.PHONY: setup demo test test-vocab test-html bench golden story lint soak fuzz
+.PHONY: setup demo test test-vocab test-html header bench golden story lint soak fuzz
 
 # Everything the build needs comes with Rust; this fetches the crates.
 setup:
@@ -22,6 +22,11 @@ test-vocab:
 # The pages of the report in a browser without a screen, which is installed if there is none.
 test-html:
 	scripts/test-html.sh
+
+# The test writes what the header should be, and fails if it is not that.
+header:
+	-cargo test --release --workspace --test header
+	cp target/tmp/pyrex.h include/pyrex.h
 
 # Needs nightly Rust and cargo-fuzz; FUZZ_SECONDS for each target, 60 unless set.
 fuzz:
