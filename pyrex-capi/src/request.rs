@@ -11,7 +11,7 @@ use crate::status::{Failure, pyrex_status_t};
 use pyrex_core::{Engine, Next, Request, RequestControl, RequestHandle, SamplingParams};
 use std::ffi::{c_char, c_void};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// As a timeout: however long it takes.
 pub const PYREX_FOREVER: i64 = -1;
@@ -49,14 +49,16 @@ impl pyrex_request_t {
         }
     }
 
-    /// Lays out what `next` gives.
-    fn next(
-        &self,
-        out: &Out<*const pyrex_event_t>,
-        next: impl FnOnce(&mut RequestHandle) -> Next,
-    ) -> Result<pyrex_status_t> {
+    /// Lays out the next event, waited for until `deadline`, or however long it takes.
+    fn next(&self, out: &Out<*const pyrex_event_t>, deadline: Option<Instant>) -> Result<pyrex_status_t> {
         let mut reader = self.read()?;
-        let next = next(&mut reader.handle);
+        let next = loop {
+            let seen = self.signal.num_events();
+            match reader.handle.try_next() {
+                Next::Pending if self.signal.wait_past(seen, deadline) => {}
+                next => break next,
+            }
+        };
         self.signal.lower(|| reader.handle.has_event());
         match next {
             Next::Event(event) => {
@@ -141,9 +143,10 @@ pub unsafe extern "C" fn pyrex_request_next(
     event: *mut *const pyrex_event_t,
 ) -> pyrex_status_t {
     guard_status(|| {
-        let timeout = match timeout_ms {
-            PYREX_FOREVER => Duration::MAX,
-            0.. => Duration::from_millis(timeout_ms as u64),
+        let deadline = match timeout_ms {
+            PYREX_FOREVER => None,
+            // What the clock cannot count takes as long as it takes.
+            0.. => Instant::now().checked_add(Duration::from_millis(timeout_ms as u64)),
             _ => {
                 return Err(Failure::invalid(format!(
                     "timeout_ms is {timeout_ms}, expected 0 or more, or PYREX_FOREVER"
@@ -152,7 +155,7 @@ pub unsafe extern "C" fn pyrex_request_next(
         };
         // SAFETY: what the header asks of every caller, here and below.
         let (request, out) = unsafe { (request_at(request)?, Out::new("event", event)?) };
-        request.next(&out, |handle| handle.next_timeout(timeout))
+        request.next(&out, deadline)
     })
 }
 
@@ -165,7 +168,7 @@ pub unsafe extern "C" fn pyrex_request_try_next(
     guard_status(|| {
         // SAFETY: what the header asks of every caller.
         let (request, out) = unsafe { (request_at(request)?, Out::new("event", event)?) };
-        request.next(&out, RequestHandle::try_next)
+        request.next(&out, Some(Instant::now()))
     })
 }
 

@@ -1,10 +1,11 @@
-//! How a host learns that an event can be read: a function that is called, a descriptor to poll.
+//! How a host learns that an event can be read: a thread that waits, a function that is called, a descriptor to poll.
 
 use crate::callback::{Gate, HostData};
 use crate::guard::Result;
 use crate::status::{Failure, pyrex_status_t};
 use std::ffi::c_void;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Called when there may be an event to read: on the engine's thread, after each event, and once from where it is set. It holds
 /// up all requests of the engine, so it must be short and must not block; it may read without waiting, cancel, or free the
@@ -13,6 +14,9 @@ pub type pyrex_notify_fn = Option<unsafe extern "C" fn(user_data: *mut c_void)>;
 
 /// Whom to tell of the events of one request.
 pub(crate) struct Signal {
+    /// How many events were queued so far.
+    num_events: Mutex<u64>,
+    queued: Condvar,
     notify: Mutex<pyrex_notify_fn>,
     user_data: HostData,
     gate: Gate,
@@ -23,6 +27,8 @@ pub(crate) struct Signal {
 impl Signal {
     pub(crate) fn new(user_data: *mut c_void) -> Self {
         Self {
+            num_events: Mutex::new(0),
+            queued: Condvar::new(),
             notify: Mutex::new(None),
             user_data: HostData::new(user_data),
             gate: Gate::default(),
@@ -37,6 +43,8 @@ impl Signal {
 
     /// An event was queued.
     pub(crate) fn raise(&self) {
+        *lock(&self.num_events) += 1;
+        self.queued.notify_all();
         #[cfg(target_os = "linux")]
         if let Some(descriptor) = self.descriptor.get() {
             descriptor.raise();
@@ -44,9 +52,30 @@ impl Signal {
         self.notify();
     }
 
+    /// How many events were queued so far.
+    pub(crate) fn num_events(&self) -> u64 {
+        *lock(&self.num_events)
+    }
+
+    /// Waits until more than `seen` events were queued; false if that takes longer than until `deadline`. The queue's own way
+    /// of waiting takes memory for every event.
+    pub(crate) fn wait_past(&self, seen: u64, deadline: Option<Instant>) -> bool {
+        let mut num_events = lock(&self.num_events);
+        while *num_events == seen {
+            num_events = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+                None => self.queued.wait(num_events).unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => return false,
+                Some(left) => {
+                    self.queued.wait_timeout(num_events, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+        true
+    }
+
     fn notify(&self) {
         // Not held during the call: the host may set another function from inside of it.
-        let notify = *self.notify.lock().unwrap_or_else(PoisonError::into_inner);
+        let notify = *lock(&self.notify);
         if let Some(notify) = notify {
             // SAFETY: a function of this type, as the header asks; the gate is open, so the request is not freed.
             self.gate.pass(|| unsafe { notify(self.user_data.pointer()) });
@@ -55,7 +84,7 @@ impl Signal {
 
     /// Tells `notify` from now on. It is called once, since what came before was told to nobody.
     pub(crate) fn set_notify(&self, notify: pyrex_notify_fn) {
-        *self.notify.lock().unwrap_or_else(PoisonError::into_inner) = notify;
+        *lock(&self.notify) = notify;
         self.notify();
     }
 
@@ -100,6 +129,10 @@ impl Signal {
             "descriptors of requests need Linux, expected a notify function",
         ))
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(target_os = "linux")]
