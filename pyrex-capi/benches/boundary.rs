@@ -95,12 +95,13 @@ fn c_event_ns() -> f64 {
     wait_for_all(&engine);
     let started = Instant::now();
     let (mut num_events, mut event) = (0, ptr::null());
-    // SAFETY: handles and pointers of this function, here and below.
+    // SAFETY: handles and pointers of this function.
     while unsafe { pyrex_request_try_next(request, &mut event) } != PYREX_ENDED {
         black_box(event);
         num_events += 1;
     }
     let per_event = started.elapsed().as_nanos() as f64 / f64::from(num_events);
+    // SAFETY: as above.
     unsafe {
         pyrex_request_free(request);
         pyrex_engine_free(handle);

@@ -102,6 +102,15 @@ pub(crate) unsafe fn c_text<'a>(name: &str, pointer: *const c_char) -> Result<&'
     unsafe { optional_text(name, pointer)? }.ok_or_else(|| Failure::null(name))
 }
 
+/// Texts up to their NULs.
+///
+/// # Safety
+/// As [`c_text`], for each of `pointers`.
+pub(crate) unsafe fn texts(name: &str, pointers: &[*const c_char]) -> Result<Vec<String>> {
+    // SAFETY: the caller's promise.
+    pointers.iter().map(|&pointer| unsafe { c_text(name, pointer) }.map(str::to_owned)).collect()
+}
+
 /// Text up to its NUL, if there is any.
 ///
 /// # Safety

@@ -1,7 +1,7 @@
 //! Finding a wrong number: the tensors of a pass on disk, and two of such files side by side.
 
 use crate::abi::{
-    Growing, Out, array, c_text, object, optional_text, read_growing, take_back, write_growing,
+    Growing, Out, array, c_text, object, optional_text, read_growing, take_back, texts, write_growing,
 };
 use crate::guard::{Result, guard};
 use crate::options::{parsed, some};
@@ -49,18 +49,18 @@ pub unsafe extern "C" fn pyrex_dump(
     out_path: *const c_char,
     num_tensors: *mut u64,
 ) -> pyrex_status_t {
-    guard(|| {
-        // SAFETY: what the header asks of every caller, here and below.
-        let (model, out_path) = unsafe { (c_text("model", model)?, c_text("out_path", out_path)?) };
-        let input = unsafe { object("prompt", prompt)? }.input();
-        let (load_options, dump_options) = unsafe { dump_options(model, options)? };
+    // SAFETY: what the header asks of every caller.
+    guard(|| unsafe {
+        let (model, out_path) = (c_text("model", model)?, c_text("out_path", out_path)?);
+        let input = object("prompt", prompt)?.input();
+        let (load_options, dump_options) = dump_options(model, options)?;
         let input = match &input {
             Input::Prompt(prompt) => DumpInput::Prompt(prompt),
             Input::Encoded(encoded) => DumpInput::Encoded(encoded),
         };
         let loaded = load(&load_options)?;
         let written = dump(&loaded, &load_options.source, input, &dump_options, Path::new(out_path))?;
-        if let Ok(out) = unsafe { Out::new("num_tensors", num_tensors) } {
+        if let Ok(out) = Out::new("num_tensors", num_tensors) {
             out.set(written.num_tensors as u64);
         }
         Ok(())
@@ -73,25 +73,25 @@ unsafe fn dump_options(
     model: &str,
     options: *const pyrex_dump_options_t,
 ) -> Result<(LoadOptions, DumpOptions)> {
-    // SAFETY: the caller's promise, here and below.
-    let given = unsafe { read_growing(options)? };
-    let device = unsafe { parsed::<DeviceChoice>("device", given.device)? }.unwrap_or_default();
-    let dtype = unsafe { parsed::<ActivationDtype>("dtype", given.dtype)? };
-    let taps = unsafe { array("taps", given.taps, given.num_taps)? };
+    // SAFETY: the caller's promise.
+    let (device, dtype, taps, steps) = unsafe {
+        let given = read_growing(options)?;
+        let taps = texts("a tap", array("taps", given.taps, given.num_taps)?)?;
+        (parsed("device", given.device)?, parsed("dtype", given.dtype)?, taps, given.num_steps)
+    };
+    let device: DeviceChoice = device.unwrap_or_default();
+    let dtype: ActivationDtype = dtype.unwrap_or(device.default_dtype());
     let load_options = LoadOptions {
         source: ModelSource::Path(model.into()),
         device: device.open()?,
-        dtype: dtype.unwrap_or(device.default_dtype()).dtype(),
+        dtype: dtype.dtype(),
         format: Default::default(),
         progress: None,
         faults: Faults::default(),
     };
     let dump_options = DumpOptions {
-        taps: taps
-            .iter()
-            .map(|&tap| Ok(unsafe { c_text("a tap", tap)? }.to_owned()))
-            .collect::<Result<_>>()?,
-        steps: some(given.num_steps).unwrap_or(0),
+        taps,
+        steps: some(steps).unwrap_or(0),
         model: model.to_owned(),
         ..DumpOptions::default()
     };
@@ -154,11 +154,11 @@ pub unsafe extern "C" fn pyrex_compare(
     noise: *const c_char,
     comparison: *mut *mut pyrex_comparison_t,
 ) -> pyrex_status_t {
-    guard(|| {
-        // SAFETY: what the header asks of every caller, here and below.
-        let out = unsafe { Out::object("comparison", comparison)? };
-        let (ours, theirs) = unsafe { (c_text("ours", ours)?, c_text("theirs", theirs)?) };
-        let noise = unsafe { optional_text("noise", noise)? };
+    // SAFETY: what the header asks of every caller.
+    guard(|| unsafe {
+        let out = Out::object("comparison", comparison)?;
+        let (ours, theirs) = (c_text("ours", ours)?, c_text("theirs", theirs)?);
+        let noise = optional_text("noise", noise)?;
         let noise = noise.map(|noise| DumpFile::open(Path::new(noise))).transpose()?;
         let (ours, theirs) = (DumpFile::open(Path::new(ours))?, DumpFile::open(Path::new(theirs))?);
         let comparison = compare(&ours, &theirs, noise.as_ref())?;
@@ -175,13 +175,13 @@ pub unsafe extern "C" fn pyrex_comparison_count(
     num_tensors: *mut usize,
     num_failures: *mut usize,
 ) -> pyrex_status_t {
-    guard(|| {
-        // SAFETY: what the header asks of every caller, here and below.
-        let comparison = &unsafe { object("comparison", comparison)? }.comparison;
-        if let Ok(out) = unsafe { Out::new("num_tensors", num_tensors) } {
+    // SAFETY: what the header asks of every caller.
+    guard(|| unsafe {
+        let comparison = &object("comparison", comparison)?.comparison;
+        if let Ok(out) = Out::new("num_tensors", num_tensors) {
             out.set(comparison.tensors.len());
         }
-        if let Ok(out) = unsafe { Out::new("num_failures", num_failures) } {
+        if let Ok(out) = Out::new("num_failures", num_failures) {
             out.set(comparison.failures(Threshold::default()).count());
         }
         Ok(())
@@ -195,9 +195,9 @@ pub unsafe extern "C" fn pyrex_comparison_at(
     tensor_idx: usize,
     compared: *mut pyrex_compared_t,
 ) -> pyrex_status_t {
-    guard(|| {
-        // SAFETY: what the header asks of every caller, here and below.
-        let pyrex_comparison_t { comparison, names } = unsafe { object("comparison", comparison)? };
+    // SAFETY: what the header asks of every caller.
+    guard(|| unsafe {
+        let pyrex_comparison_t { comparison, names } = object("comparison", comparison)?;
         let (Some(found), Some(name)) = (comparison.tensors.get(tensor_idx), names.get(tensor_idx)) else {
             let expected = names.len();
             return Err(Failure::invalid(format!(
@@ -220,7 +220,7 @@ pub unsafe extern "C" fn pyrex_comparison_at(
             Outcome::OnlyOurs => value.finding = PYREX_COMPARED_ONLY_OURS,
             Outcome::OnlyTheirs => value.finding = PYREX_COMPARED_ONLY_THEIRS,
         }
-        unsafe { write_growing("compared", compared, &value) }
+        write_growing("compared", compared, &value)
     })
 }
 
@@ -235,9 +235,9 @@ fn verdict(name: &str) -> *const c_char {
 /// Frees a comparison; NULL is fine.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pyrex_comparison_free(comparison: *mut pyrex_comparison_t) {
-    guard(|| {
-        // SAFETY: what the header asks of every caller.
-        drop(unsafe { take_back(comparison) });
+    // SAFETY: what the header asks of every caller.
+    guard(|| unsafe {
+        drop(take_back(comparison));
         Ok(())
     });
 }

@@ -39,9 +39,10 @@ pub(crate) unsafe fn with_engine(
     engine: *const pyrex_engine_t,
     body: impl FnOnce(&Engine) -> Result<()>,
 ) -> pyrex_status_t {
-    guard(|| {
+    // SAFETY: what the header asks of every caller.
+    guard(|| unsafe {
         // SAFETY: the caller's promise.
-        let engine = unsafe { object("engine", engine)? };
+        let engine = object("engine", engine)?;
         engine.home.check()?;
         caught(|| body(&engine.engine)).inspect_err(|failure| {
             if failure.status == pyrex_status_t::PYREX_PANIC {
@@ -62,11 +63,11 @@ pub unsafe extern "C" fn pyrex_engine_open(
     options: *const pyrex_engine_options_t,
     engine: *mut *mut pyrex_engine_t,
 ) -> pyrex_status_t {
-    guard(|| {
-        // SAFETY: what the header asks of every caller, here and below.
-        let out = unsafe { Out::object("engine", engine)? };
-        let source = ModelSource::Path(unsafe { c_text("model", model)? }.into());
-        out.give(pyrex_engine_t::open(unsafe { opening(source, options)? })?);
+    // SAFETY: what the header asks of every caller.
+    guard(|| unsafe {
+        let out = Out::object("engine", engine)?;
+        let source = ModelSource::Path(c_text("model", model)?.into());
+        out.give(pyrex_engine_t::open(opening(source, options)?)?);
         Ok(())
     })
 }
@@ -83,11 +84,11 @@ pub unsafe extern "C" fn pyrex_engine_open_files(
     options: *const pyrex_engine_options_t,
     engine: *mut *mut pyrex_engine_t,
 ) -> pyrex_status_t {
-    guard(|| {
-        // SAFETY: what the header asks of every caller, here and below.
-        let files = take_files(unsafe { array("files", files, num_files)? });
-        let out = unsafe { Out::object("engine", engine)? };
-        out.give(pyrex_engine_t::open(unsafe { opening(ModelSource::Memory(files?), options)? })?);
+    // SAFETY: what the header asks of every caller.
+    guard(|| unsafe {
+        let files = take_files(array("files", files, num_files)?);
+        let out = Out::object("engine", engine)?;
+        out.give(pyrex_engine_t::open(opening(ModelSource::Memory(files?), options)?)?);
         Ok(())
     })
 }
@@ -137,9 +138,9 @@ pub unsafe extern "C" fn pyrex_engine_info(
     engine: *const pyrex_engine_t,
     info: *mut pyrex_engine_info_t,
 ) -> pyrex_status_t {
-    guard(|| {
-        // SAFETY: what the header asks of every caller, here and below.
-        let engine = unsafe { object("engine", engine)? };
+    // SAFETY: what the header asks of every caller.
+    guard(|| unsafe {
+        let engine = object("engine", engine)?;
         engine.home.check()?;
         let (spec, config) = (engine.engine.spec(), engine.engine.config());
         let value = pyrex_engine_info_t {
@@ -158,7 +159,7 @@ pub unsafe extern "C" fn pyrex_engine_info(
             recommended_top_p: spec.sampling.top_p.unwrap_or(0.0),
             recommended_top_k: spec.sampling.top_k.unwrap_or(0) as u64,
         };
-        unsafe { write_growing("info", info, &value) }
+        write_growing("info", info, &value)
     })
 }
 
@@ -199,9 +200,9 @@ pub unsafe extern "C" fn pyrex_engine_drain(
 /// freed, before or after. No other thread may be in a call on this engine. In a forked process it does nothing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pyrex_engine_free(engine: *mut pyrex_engine_t) {
-    guard(|| {
-        // SAFETY: what the header asks of every caller.
-        let Some(engine) = (unsafe { take_back(engine) }) else { return Ok(()) };
+    // SAFETY: what the header asks of every caller.
+    guard(|| unsafe {
+        let Some(engine) = take_back(engine) else { return Ok(()) };
         if !engine.home.is_here() {
             // Its threads are not here, and may have held its locks when the process was forked.
             mem::forget(engine);

@@ -68,9 +68,12 @@ pub(crate) fn take_files(files: &[pyrex_file_t]) -> Result<BTreeMap<String, Shar
     let lent: Vec<Lent> = files.iter().map(lent).collect();
     let mut taken = BTreeMap::<String, SharedBytes>::new();
     for (file, lent) in files.iter().zip(lent) {
-        // SAFETY: what the header asks of every caller, here and below.
-        let name = unsafe { c_text("the name of a file", file.name)? };
-        unsafe { array(name, file.bytes, file.len)? };
+        // SAFETY: what the header asks of every caller.
+        let name = unsafe {
+            let name = c_text("the name of a file", file.name)?;
+            array(name, file.bytes, file.len)?;
+            name
+        };
         taken.insert(name.to_owned(), Arc::new(lent));
     }
     Ok(taken)

@@ -77,13 +77,16 @@ pub(crate) struct Opening {
 /// # Safety
 /// `options` is NULL or points to a struct as the header describes it.
 pub(crate) unsafe fn opening(source: ModelSource, options: *const pyrex_engine_options_t) -> Result<Opening> {
-    // SAFETY: the caller's promise, here and below.
-    let given = unsafe { read_growing(options)? };
+    // SAFETY: the caller's promise.
+    let (given, device, dtype) = unsafe {
+        let given = read_growing(options)?;
+        (given, parsed("device", given.device)?, parsed("dtype", given.dtype)?)
+    };
     let defaults = EngineOptions::new(source);
     let log = Log::new(given.log, given.log_data);
     let options = EngineOptions {
-        device: unsafe { parsed("device", given.device)? }.unwrap_or_default(),
-        dtype: unsafe { parsed("dtype", given.dtype)? },
+        device: device.unwrap_or_default(),
+        dtype,
         num_threads: some(given.num_threads),
         max_model_len: some(given.max_model_len),
         max_batch_tokens: some(given.max_batch_tokens).unwrap_or(defaults.max_batch_tokens),

@@ -36,9 +36,10 @@ unsafe fn with_chat(
     prompt: *const pyrex_prompt_t,
     change: impl FnOnce(&mut Chat) -> Result<()>,
 ) -> pyrex_status_t {
-    guard(|| {
+    // SAFETY: what the header asks of every caller.
+    guard(|| unsafe {
         // SAFETY: the caller's promise.
-        match &mut *unsafe { object("prompt", prompt)? }.lock() {
+        match &mut *object("prompt", prompt)?.lock() {
             Input::Prompt(Prompt::Chat(chat)) => change(chat),
             Input::Prompt(Prompt::Text(_)) => {
                 Err(Failure::invalid("the prompt is plain text, expected a conversation"))
@@ -78,9 +79,9 @@ fn add_part(turn: &mut Message, part: Part) {
 /// An empty conversation. `*prompt` is to be freed with pyrex_prompt_free().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pyrex_prompt_new(prompt: *mut *mut pyrex_prompt_t) -> pyrex_status_t {
-    guard(|| {
-        // SAFETY: what the header asks of every caller.
-        unsafe { Out::object("prompt", prompt)? }.give(pyrex_prompt_t::new(Chat::default()));
+    // SAFETY: what the header asks of every caller.
+    guard(|| unsafe {
+        Out::object("prompt", prompt)?.give(pyrex_prompt_t::new(Chat::default()));
         Ok(())
     })
 }
@@ -93,10 +94,10 @@ pub unsafe extern "C" fn pyrex_prompt_from_text(
     text_len: usize,
     prompt: *mut *mut pyrex_prompt_t,
 ) -> pyrex_status_t {
-    guard(|| {
-        // SAFETY: what the header asks of every caller, here and below.
-        let out = unsafe { Out::object("prompt", prompt)? };
-        let text = unsafe { read_text("text", text, text_len)? };
+    // SAFETY: what the header asks of every caller.
+    guard(|| unsafe {
+        let out = Out::object("prompt", prompt)?;
+        let text = read_text("text", text, text_len)?;
         out.give(pyrex_prompt_t::new(Prompt::Text(text.to_owned())));
         Ok(())
     })
@@ -109,10 +110,10 @@ pub unsafe extern "C" fn pyrex_prompt_from_ids(
     num_tokens: usize,
     prompt: *mut *mut pyrex_prompt_t,
 ) -> pyrex_status_t {
-    guard(|| {
-        // SAFETY: what the header asks of every caller, here and below.
-        let out = unsafe { Out::object("prompt", prompt)? };
-        let input_ids = unsafe { array("token_ids", token_ids, num_tokens)? }.to_vec();
+    // SAFETY: what the header asks of every caller.
+    guard(|| unsafe {
+        let out = Out::object("prompt", prompt)?;
+        let input_ids = array("token_ids", token_ids, num_tokens)?.to_vec();
         out.give(pyrex_prompt_t::new(EncodedPrompt { input_ids, images: Vec::new() }));
         Ok(())
     })
@@ -126,10 +127,10 @@ pub unsafe extern "C" fn pyrex_prompt_from_json(
     json_len: usize,
     prompt: *mut *mut pyrex_prompt_t,
 ) -> pyrex_status_t {
-    guard(|| {
-        // SAFETY: what the header asks of every caller, here and below.
-        let out = unsafe { Out::object("prompt", prompt)? };
-        let body = unsafe { read_text("json", json, json_len)? };
+    // SAFETY: what the header asks of every caller.
+    guard(|| unsafe {
+        let out = Out::object("prompt", prompt)?;
+        let body = read_text("json", json, json_len)?;
         let asked = pyrex_openai::read(body.as_bytes(), &SamplingParams::default())?;
         out.give(pyrex_prompt_t::new(asked.request.input));
         Ok(())
@@ -266,9 +267,9 @@ unsafe fn parsed(name: &str, json: *const c_char) -> Result<Value> {
 /// Frees a prompt; NULL is fine. Requests that were made of it go on.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pyrex_prompt_free(prompt: *mut pyrex_prompt_t) {
-    guard(|| {
-        // SAFETY: what the header asks of every caller.
-        drop(unsafe { take_back(prompt) });
+    // SAFETY: what the header asks of every caller.
+    guard(|| unsafe {
+        drop(take_back(prompt));
         Ok(())
     });
 }

@@ -94,16 +94,15 @@ pub unsafe extern "C" fn pyrex_engine_submit(
     options: *const pyrex_request_options_t,
     request: *mut *mut pyrex_request_t,
 ) -> pyrex_status_t {
-    let submit = |engine: &Engine| {
-        // SAFETY: what the header asks of every caller, here and below.
-        let out = unsafe { Out::object("request", request)? };
-        let input = unsafe { object("prompt", prompt)? }.input();
-        let (asked, user_data) = unsafe { read_request(input, options)? };
-        out.give(pyrex_request_t::submit(engine, asked, user_data)?);
-        Ok(())
-    };
-    // SAFETY: as above.
-    unsafe { with_engine(engine, submit) }
+    // SAFETY: what the header asks of every caller.
+    unsafe {
+        with_engine(engine, |engine| {
+            let out = Out::object("request", request)?;
+            let (asked, user_data) = read_request(object("prompt", prompt)?.input(), options)?;
+            out.give(pyrex_request_t::submit(engine, asked, user_data)?);
+            Ok(())
+        })
+    }
 }
 
 /// Asks with one JSON object, the body of OpenAI's `/v1/chat/completions` (it has `messages`) or `/v1/completions` (it has
@@ -119,16 +118,16 @@ pub unsafe extern "C" fn pyrex_engine_submit_json(
     user_data: *mut c_void,
     request: *mut *mut pyrex_request_t,
 ) -> pyrex_status_t {
-    let submit = |engine: &Engine| {
-        // SAFETY: what the header asks of every caller, here and below.
-        let out = unsafe { Out::object("request", request)? };
-        let body = unsafe { read_text("json", json, json_len)? };
-        let asked = pyrex_openai::read(body.as_bytes(), &SamplingParams::from_model(engine.spec()))?;
-        out.give(pyrex_request_t::submit(engine, asked.request, user_data)?);
-        Ok(())
-    };
-    // SAFETY: as above.
-    unsafe { with_engine(engine, submit) }
+    // SAFETY: what the header asks of every caller.
+    unsafe {
+        with_engine(engine, |engine| {
+            let out = Out::object("request", request)?;
+            let body = read_text("json", json, json_len)?;
+            let asked = pyrex_openai::read(body.as_bytes(), &SamplingParams::from_model(engine.spec()))?;
+            out.give(pyrex_request_t::submit(engine, asked.request, user_data)?);
+            Ok(())
+        })
+    }
 }
 
 /// Reads the next event, waiting for up to `timeout_ms`; PYREX_FOREVER waits as long as it takes. `*event` is lent until the
@@ -142,7 +141,8 @@ pub unsafe extern "C" fn pyrex_request_next(
     timeout_ms: i64,
     event: *mut *const pyrex_event_t,
 ) -> pyrex_status_t {
-    guard_status(|| {
+    // SAFETY: what the header asks of every caller.
+    guard_status(|| unsafe {
         let deadline = match timeout_ms {
             PYREX_FOREVER => None,
             // What the clock cannot count takes as long as it takes.
@@ -153,8 +153,7 @@ pub unsafe extern "C" fn pyrex_request_next(
                 )));
             }
         };
-        // SAFETY: what the header asks of every caller, here and below.
-        let (request, out) = unsafe { (request_at(request)?, Out::new("event", event)?) };
+        let (request, out) = (request_at(request)?, Out::new("event", event)?);
         request.next(&out, deadline)
     })
 }
@@ -165,9 +164,9 @@ pub unsafe extern "C" fn pyrex_request_try_next(
     request: *mut pyrex_request_t,
     event: *mut *const pyrex_event_t,
 ) -> pyrex_status_t {
-    guard_status(|| {
-        // SAFETY: what the header asks of every caller.
-        let (request, out) = unsafe { (request_at(request)?, Out::new("event", event)?) };
+    // SAFETY: what the header asks of every caller.
+    guard_status(|| unsafe {
+        let (request, out) = (request_at(request)?, Out::new("event", event)?);
         request.next(&out, Some(Instant::now()))
     })
 }
@@ -179,9 +178,9 @@ pub unsafe extern "C" fn pyrex_request_set_notify(
     request: *mut pyrex_request_t,
     notify: pyrex_notify_fn,
 ) -> pyrex_status_t {
-    guard(|| {
-        // SAFETY: what the header asks of every caller.
-        let request = unsafe { request_at(request)? };
+    // SAFETY: what the header asks of every caller.
+    guard(|| unsafe {
+        let request = request_at(request)?;
         // The host may free the request from inside of its function.
         let signal = request.signal.clone();
         signal.set_notify(notify);
@@ -197,9 +196,9 @@ pub unsafe extern "C" fn pyrex_request_descriptor(
     request: *mut pyrex_request_t,
     descriptor: *mut i32,
 ) -> pyrex_status_t {
-    guard(|| {
-        // SAFETY: what the header asks of every caller.
-        let (request, out) = unsafe { (request_at(request)?, Out::new("descriptor", descriptor)?) };
+    // SAFETY: what the header asks of every caller.
+    guard(|| unsafe {
+        let (request, out) = (request_at(request)?, Out::new("descriptor", descriptor)?);
         out.set(request.signal.descriptor()?);
         Ok(())
     })
@@ -211,9 +210,9 @@ pub unsafe extern "C" fn pyrex_request_user_data(
     request: *const pyrex_request_t,
     user_data: *mut *mut c_void,
 ) -> pyrex_status_t {
-    guard(|| {
-        // SAFETY: what the header asks of every caller.
-        let (request, out) = unsafe { (request_at(request)?, Out::new("user_data", user_data)?) };
+    // SAFETY: what the header asks of every caller.
+    guard(|| unsafe {
+        let (request, out) = (request_at(request)?, Out::new("user_data", user_data)?);
         out.set(request.signal.user_data());
         Ok(())
     })
@@ -223,9 +222,9 @@ pub unsafe extern "C" fn pyrex_request_user_data(
 /// nothing to a request that has ended or was cancelled before.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pyrex_request_cancel(request: *const pyrex_request_t) -> pyrex_status_t {
-    guard(|| {
-        // SAFETY: what the header asks of every caller.
-        unsafe { request_at(request)? }.control.cancel();
+    // SAFETY: what the header asks of every caller.
+    guard(|| unsafe {
+        request_at(request)?.control.cancel();
         Ok(())
     })
 }
@@ -234,14 +233,14 @@ pub unsafe extern "C" fn pyrex_request_cancel(request: *const pyrex_request_t) -
 /// thread, and for nothing else. No other thread may be in a call on this request. In a forked process it does nothing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pyrex_request_free(request: *mut pyrex_request_t) {
-    guard(|| {
-        // SAFETY: what the header asks of every caller.
-        let Ok(shared) = (unsafe { object("request", request) }) else { return Ok(()) };
+    // SAFETY: what the header asks of every caller.
+    guard(|| unsafe {
+        let Ok(shared) = object("request", request) else { return Ok(()) };
         // In a fork the locks inside may have been held by threads that are not there.
         if shared.home.is_here() {
             shared.signal.close();
-            // SAFETY: as above; the host's function, which may use the request, is not called any more.
-            drop(unsafe { take_back(request) });
+            // The function of the host, which may use the request, is not called any more.
+            drop(take_back(request));
         }
         Ok(())
     });

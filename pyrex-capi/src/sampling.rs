@@ -1,6 +1,6 @@
 //! `pyrex_request_options_t`: how a prompt is answered.
 
-use crate::abi::{Growing, array, c_text, optional_text, read_growing};
+use crate::abi::{Growing, array, optional_text, read_growing, texts};
 use crate::guard::Result;
 use crate::options::{millis, some};
 use crate::status::Failure;
@@ -96,19 +96,22 @@ pub(crate) unsafe fn read_request(
     input: Input,
     options: *const pyrex_request_options_t,
 ) -> Result<(Request, *mut c_void)> {
-    // SAFETY: the caller's promise, here and below.
-    let given = unsafe { read_growing(options)? };
+    // SAFETY: the caller's promise.
+    let (given, sampling, grammar, cache_salt) = unsafe {
+        let given = read_growing(options)?;
+        (given, sampling(&given)?, grammar(&given)?, optional_text("cache_salt", given.cache_salt)?)
+    };
     let priority = given
         .priority
         .try_into()
         .map_err(|_| Failure::invalid(format!("priority is {}, expected -128 to 127", given.priority)))?;
     let request = Request {
-        sampling: unsafe { sampling(&given)? },
-        constraint: unsafe { grammar(&given)? }.map(Into::into),
+        sampling,
+        constraint: grammar.map(Into::into),
         num_completions: some(given.num_completions).unwrap_or(1),
         priority,
         deadline: millis(given.timeout_ms).and_then(|timeout| Instant::now().checked_add(timeout)),
-        cache_salt: unsafe { optional_text("cache_salt", given.cache_salt)? }.unwrap_or_default().to_owned(),
+        cache_salt: cache_salt.unwrap_or_default().to_owned(),
         ..Request::new(input)
     };
     Ok((request, given.user_data))
@@ -117,10 +120,14 @@ pub(crate) unsafe fn read_request(
 /// # Safety
 /// The pointers of `given` are as the header describes them.
 unsafe fn sampling(given: &pyrex_request_options_t) -> Result<SamplingParams> {
-    // SAFETY: the caller's promise, here and below.
-    let stop = unsafe { array("stop", given.stop, given.num_stop)? };
-    let stop_token_ids = unsafe { array("stop_token_ids", given.stop_token_ids, given.num_stop_token_ids)? };
-    let logit_bias = unsafe { array("logit_bias", given.logit_bias, given.num_logit_bias)? };
+    // SAFETY: the caller's promise.
+    let (stop, stop_token_ids, logit_bias) = unsafe {
+        (
+            texts("a stop string", array("stop", given.stop, given.num_stop)?)?,
+            array("stop_token_ids", given.stop_token_ids, given.num_stop_token_ids)?.to_vec(),
+            array("logit_bias", given.logit_bias, given.num_logit_bias)?,
+        )
+    };
     let nonzero = |number: f32| (number != 0.0).then_some(number);
     if given.logprobs == 0 && given.top_logprobs != 0 {
         let found = given.top_logprobs;
@@ -140,11 +147,8 @@ unsafe fn sampling(given: &pyrex_request_options_t) -> Result<SamplingParams> {
         seed: (given.has_seed != 0).then_some(given.seed),
         min_tokens: some(given.min_tokens).unwrap_or(0),
         max_tokens: some(given.max_tokens),
-        stop: stop
-            .iter()
-            .map(|&stop| Ok(unsafe { c_text("a stop string", stop)? }.to_owned()))
-            .collect::<Result<_>>()?,
-        stop_token_ids: stop_token_ids.to_vec(),
+        stop,
+        stop_token_ids,
         ignore_eos: given.ignore_eos != 0,
         logprobs: (given.logprobs != 0).then(|| some(given.top_logprobs).unwrap_or(0)),
     })

@@ -137,10 +137,11 @@ pub unsafe extern "C" fn pyrex_engine_stats(
     engine: *const pyrex_engine_t,
     stats: *mut pyrex_stats_t,
 ) -> pyrex_status_t {
-    // SAFETY: what the header asks of every caller, here and below.
+    // SAFETY: what the header asks of every caller.
     let tell = |engine: &pyrex_core::Engine| unsafe {
         write_growing("stats", stats, &pyrex_stats_t::from(engine.stats()))
     };
+    // SAFETY: as above.
     unsafe { with_engine(engine, tell) }
 }
 
@@ -151,7 +152,7 @@ pub unsafe extern "C" fn pyrex_engine_stats_json(
     engine: *const pyrex_engine_t,
     json: *mut *mut c_char,
 ) -> pyrex_status_t {
-    // SAFETY: what the header asks of every caller, here and below.
+    // SAFETY: what the header asks of every caller.
     unsafe {
         with_engine(engine, |engine| {
             let out = Out::object("json", json)?;

@@ -63,7 +63,7 @@ fn events_say_in_c_what_they_say_in_rust() {
     );
     assert!(finished.ttft_ms > 0.0 && finished.prompt_token_ids.is_null() && finished.top_logprobs.is_null());
     let mut event = ptr::null();
-    // SAFETY: handles and pointers of this test, here and below.
+    // SAFETY: handles and pointers of this test.
     unsafe {
         assert_eq!(pyrex_request_next(request, PYREX_FOREVER, &mut event), PYREX_ENDED);
         assert_eq!(pyrex_request_try_next(request, &mut event), PYREX_ENDED);
@@ -194,11 +194,12 @@ fn a_drained_engine_says_how_many_it_cut_off() {
     let request = submit(engine, "ask", &options());
     keeper.wait().unwrap();
     let mut num_cut_off = 7;
-    // SAFETY: handles and pointers of this test, here and below.
+    // SAFETY: handles and pointers of this test.
     assert_eq!(unsafe { pyrex_engine_drain(engine, 0, &mut num_cut_off) }, PYREX_OK);
     assert_eq!(num_cut_off, 1);
     keeper.let_pass(Permit::Answer);
     assert_eq!(last_event(request).status, PYREX_CLOSED as i32);
+    // SAFETY: as above.
     unsafe { pyrex_request_free(request) };
     free(engine);
 }
@@ -211,7 +212,7 @@ fn an_older_and_a_newer_program_pass_structs_of_other_sizes() {
     // One that knows the family and the vocabulary alone.
     info.struct_size = 24;
     info.max_model_len = 12345;
-    // SAFETY: handles and pointers of this test, here and below.
+    // SAFETY: handles and pointers of this test.
     assert_eq!(unsafe { pyrex_engine_info(engine, &mut info) }, PYREX_OK);
     assert_eq!(
         (info.struct_size, info.vocab_size, info.max_model_len),
@@ -220,6 +221,7 @@ fn an_older_and_a_newer_program_pass_structs_of_other_sizes() {
     );
     for struct_size in [0, 7, 12, 4104, usize::MAX] {
         info.struct_size = struct_size;
+        // SAFETY: as above.
         assert_eq!(unsafe { pyrex_engine_info(engine, &mut info) }, PYREX_INVALID_REQUEST);
         let size = size_of::<pyrex::engine::pyrex_engine_info_t>();
         assert_eq!(
