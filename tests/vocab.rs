@@ -114,7 +114,7 @@ fn known_bug_14_real_templates_render_tools_thoughts_and_images_as_the_reference
 
 fn chat(row: &Value) -> Chat {
     let part = |part: &Value| match part["type"].as_str() {
-        Some("image") => Part::Image([].into()),
+        Some("image") => Part::Image([0u8; 0].into()),
         _ => Part::Text(part["text"].as_str().unwrap().to_owned()),
     };
     let message = |message: &Value| {

@@ -322,7 +322,7 @@ fn open(edits: &[Edit]) {
     if let Some(loaded) = loaded {
         SamplingParams::from_model(loaded.model.spec()).validate().expect("a default that requests may have");
         let image =
-            Message::parts("user", vec![Part::Text("What is it?".into()), Part::Image(Arc::clone(&IMAGE))]);
+            Message::parts("user", vec![Part::Text("What is it?".into()), Part::Image(Arc::clone(&IMAGE).into())]);
         // An image takes most of a run's time: every other one has it.
         run(
             &loaded,

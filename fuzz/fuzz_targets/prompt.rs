@@ -182,7 +182,7 @@ fn message(turn: Turn) -> Message {
     let image = |which: u8| Arc::clone(&SHARED.images[usize::from(which) % SHARED.images.len()]);
     let part = |piece: Piece| match piece {
         Piece::Text(words) => Part::Text(words.text()),
-        Piece::Image(which) => Part::Image(image(which)),
+        Piece::Image(which) => Part::Image(image(which).into()),
     };
     let content = match turn.said {
         Said::Nothing => Content::Nothing,

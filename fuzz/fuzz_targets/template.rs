@@ -29,7 +29,7 @@ fn chat() -> Chat {
     let call = json!({"function": {"name": "look", "arguments": {"at": [1, 2.5, null, "é"], "deep": {"n": -1e300}}}});
     let mut answer = Message::text("assistant", " I see. ");
     answer.fields = object(json!({"tool_calls": [call], "reasoning": "because"}));
-    let picture = Part::Image([0u8; 4].as_slice().into());
+    let picture = Part::Image([0u8; 4].into());
     Chat {
         messages: vec![
             Message::text("system", "Be brief.\n'quoted' \"twice\""),

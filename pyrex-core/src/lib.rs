@@ -42,9 +42,9 @@ pub use diag::{
 };
 pub use engine::{
     ActivationDtype, Completion, Constraint, DeviceChoice, Engine, EngineConfig, EngineOptions, EngineStats,
-    Event, EventSink, FinishReason, Grammar, Input, KvCacheSize, ModelInput, Next, Notify, Request,
-    RequestControl, RequestHandle, Sampled, SamplingParams, Session, StepTimes, Timings, TokenConstraint,
-    TokenLogprobs, TokenMask, Usage,
+    EngineWatch, Event, EventSink, FinishReason, Grammar, Input, KvCacheSize, ModelInput, Next, Notify,
+    Request, RequestControl, RequestHandle, Sampled, SamplingParams, Session, StepTimes, Timings,
+    TokenConstraint, TokenLogprobs, TokenMask, Usage,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use fault::Faults;
@@ -54,4 +54,4 @@ pub use models::{
 };
 pub use ops::matrix::SharedBytes;
 pub use prompt::detokenizer::TokenBytes;
-pub use prompt::{Chat, Content, EncodedImage, EncodedPrompt, Message, Part, Prompt};
+pub use prompt::{Chat, Content, EncodedImage, EncodedPrompt, ImageBytes, Message, Part, Prompt};

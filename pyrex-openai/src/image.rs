@@ -7,8 +7,8 @@ use crate::object::{Object, Read, Refusal, clip, one_of, text};
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::{DecodeError, Engine};
+use pyrex_core::ImageBytes;
 use serde_json::Value;
-use std::sync::Arc;
 
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
@@ -16,7 +16,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// Reads an `image_url`: `{"url": "data:image/png;base64,…", "detail": "auto"}`.
-pub(crate) fn picture(value: Value) -> Read<Arc<[u8]>> {
+pub(crate) fn picture(value: Value) -> Read<ImageBytes> {
     let mut image = Object::new(value)?;
     let bytes = image.require("url", |url| decode(&text(url)?))?;
     image.take("detail", |detail| one_of(detail, &["auto"], &["low", "high", "original"]))?;

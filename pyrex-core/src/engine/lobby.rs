@@ -158,6 +158,15 @@ impl Lobby {
         }
     }
 
+    /// Waits until the engine has closed; returns why.
+    pub(crate) fn wait_closed(&self) -> Error {
+        let mut state = self.lock();
+        while !state.closed {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.shut.clone().unwrap_or_else(|| Error::closed("the engine has closed"))
+    }
+
     pub(crate) fn attendance(&self) -> Attendance {
         let state = self.lock();
         Attendance { num_waiting: state.num_waiting(), num_running: state.num_running }

@@ -271,6 +271,11 @@ impl Engine {
         self.shared.load_ms
     }
 
+    /// What tells when the engine has closed.
+    pub fn watch(&self) -> EngineWatch {
+        EngineWatch { lobby: self.shared.lobby.clone() }
+    }
+
     /// How the engine stands.
     pub fn stats(&self) -> EngineStats {
         let lobby::Attendance { num_waiting, num_running } = self.shared.lobby.attendance();
@@ -295,6 +300,18 @@ impl Engine {
         // If the core is gone there is nobody left to tell.
         let _ = self.shared.commands.send(Command::Close(drained()));
         num_left
+    }
+}
+
+/// Tells when an engine has closed, without keeping it open.
+pub struct EngineWatch {
+    lobby: Arc<Lobby>,
+}
+
+impl EngineWatch {
+    /// Waits until the engine has closed, and returns why.
+    pub fn wait(&self) -> Error {
+        self.lobby.wait_closed()
     }
 }
 

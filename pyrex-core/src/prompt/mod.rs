@@ -14,7 +14,8 @@ pub mod template;
 pub mod tokenizer;
 
 use serde_json::{Map, Value};
-use std::ops::Range;
+use std::fmt;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 /// What a caller asks: a conversation, or raw text to go on from.
@@ -65,7 +66,32 @@ pub enum Part {
     /// Text.
     Text(String),
     /// An encoded image file: PNG, JPEG, WebP, GIF or BMP.
-    Image(Arc<[u8]>),
+    Image(ImageBytes),
+}
+
+/// The bytes of an image file, shared and not copied, whoever owns them: `bytes.into()` takes a vector, an array, a slice
+/// that lives for ever, or whatever else holds bytes.
+#[derive(Clone)]
+pub struct ImageBytes(Arc<dyn AsRef<[u8]> + Send + Sync>);
+
+impl<T: AsRef<[u8]> + Send + Sync + 'static> From<T> for ImageBytes {
+    fn from(bytes: T) -> Self {
+        Self(Arc::new(bytes))
+    }
+}
+
+impl Deref for ImageBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        (*self.0).as_ref()
+    }
+}
+
+impl fmt::Debug for ImageBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ImageBytes({} bytes)", self.len())
+    }
 }
 
 impl Message {
@@ -87,7 +113,7 @@ impl Chat {
     }
 
     /// The images of all turns, in document order.
-    pub fn images(&self) -> impl Iterator<Item = &Arc<[u8]>> {
+    pub fn images(&self) -> impl Iterator<Item = &ImageBytes> {
         let parts = self.messages.iter().flat_map(|message| match &message.content {
             Content::Parts(parts) => parts.as_slice(),
             Content::Nothing | Content::Text(_) => &[],
