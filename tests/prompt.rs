@@ -286,7 +286,10 @@ fn a_typed_placeholder_is_an_invalid_request() {
     let image: Arc<[u8]> = golden("images/0.png").into();
     let chats = [
         Chat::new(vec![Message::text("user", "a <|image|> b")]),
-        Chat::new(vec![Message::parts("user", vec![Part::Image(image.into()), Part::Text("<|image|>".into())])]),
+        Chat::new(vec![Message::parts(
+            "user",
+            vec![Part::Image(image.into()), Part::Text("<|image|>".into())],
+        )]),
         Chat::new(vec![Message::text("user", "<|audio|>")]),
         Chat::new(vec![Message::text("user", "<|video|>")]),
     ];

@@ -48,6 +48,8 @@ pub use engine::{
 };
 pub use error::{Error, ErrorKind, Result};
 pub use fault::Faults;
+#[cfg(feature = "test-util")]
+pub use models::scripted::{Gate, GateKeeper, Permit, Script};
 pub use models::{
     ComponentDescription, LayerDescription, LoadFormat, LoadOptions, LoadedModel, ModelDescription,
     ModelSource, ModelSpec, Progress, describe, load,

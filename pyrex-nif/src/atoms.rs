@@ -1,0 +1,33 @@
+//! The atoms that cross the boundary.
+
+rustler::atoms! {
+    ok,
+    error,
+    nil,
+    // Tags of messages.
+    pyrex_engine,
+    pyrex_ready,
+    pyrex_reply,
+    open,
+    progress,
+    down,
+    // Tags of events.
+    started,
+    token,
+    finished,
+    failed,
+    stop,
+    length,
+    // Kinds of errors, one per `ErrorKind`.
+    invalid_request,
+    invalid_model,
+    unsupported,
+    overloaded,
+    cancelled,
+    deadline_exceeded,
+    out_of_memory,
+    device,
+    io,
+    closed,
+    internal,
+}

@@ -1,0 +1,79 @@
+//! [`Reception`]: the thread of an engine that submits.
+//!
+//! Submitting reads JSON and compiles grammars, the first of which takes a second with a large vocabulary: no scheduler can
+//! wait for that. What is refused comes as the request's only event.
+
+use crate::bytes::KeptBinary;
+use crate::mailbox::{Mailbox, Slot};
+use pyrex_core::{Engine, Error, Event, Request, RequestControl, Result, SamplingParams};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What is asked, as it came.
+pub(crate) enum Submission {
+    /// A request, decoded.
+    Request(Box<Request>),
+    /// A body of OpenAI's protocol, and what its transport decides.
+    Json { body: KeptBinary, priority: Option<i8>, cache_salt: Option<String>, timeout_ms: Option<u64> },
+}
+
+/// The way to the thread. It ends when the last of these is dropped.
+#[derive(Clone)]
+pub(crate) struct Reception {
+    arrivals: Sender<(Submission, Arc<Mailbox>)>,
+}
+
+impl Reception {
+    /// Starts the thread.
+    pub(crate) fn new(engine: Engine) -> Result<Self> {
+        let (arrivals, inbox) = channel();
+        let body = move || receive(&engine, &inbox);
+        let spawned = thread::Builder::new().name("pyrex-reception".to_owned()).spawn(body);
+        spawned.map_err(|e| Error::io(format_args!("cannot start the thread pyrex-reception: {e}")))?;
+        Ok(Self { arrivals })
+    }
+
+    /// Has this submitted; its events go to `mailbox`.
+    pub(crate) fn admit(&self, submission: Submission, mailbox: Arc<Mailbox>) {
+        // The thread ends only once nobody can call this any more.
+        let _ = self.arrivals.send((submission, mailbox));
+    }
+}
+
+fn receive(engine: &Engine, inbox: &Receiver<(Submission, Arc<Mailbox>)>) {
+    while let Ok((submission, mailbox)) = inbox.recv() {
+        let submitted = catch_unwind(AssertUnwindSafe(|| submit(engine, submission, &mailbox)));
+        match submitted.unwrap_or_else(|_| Err(Error::internal("a panic while a request was submitted"))) {
+            Ok(control) => mailbox.submitted(control),
+            Err(error) => mailbox.push(Event::Failed(error)),
+        }
+    }
+}
+
+fn submit(engine: &Engine, submission: Submission, mailbox: &Arc<Mailbox>) -> Result<RequestControl> {
+    if mailbox.is_cancelled() {
+        return Err(Error::cancelled("the request was cancelled"));
+    }
+    engine.submit_to(submission.request(engine)?, Box::new(Slot(mailbox.clone())))
+}
+
+impl Submission {
+    fn request(self, engine: &Engine) -> Result<Request> {
+        match self {
+            Self::Request(request) => Ok(*request),
+            Self::Json { body, priority, cache_salt, timeout_ms } => {
+                let asked = pyrex_openai::read(body.as_ref(), &SamplingParams::from_model(engine.spec()))?;
+                let mut request = asked.request;
+                request.priority = priority.unwrap_or(request.priority);
+                request.cache_salt = cache_salt.unwrap_or(request.cache_salt);
+                let deadline =
+                    timeout_ms.and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms)));
+                request.deadline = deadline.or(request.deadline);
+                Ok(request)
+            }
+        }
+    }
+}
