@@ -1,0 +1,4 @@
+[
+  inputs: ["*.exs", "{bench,lib,test}/**/*.{ex,exs}"],
+  line_length: 110
+]

@@ -1,0 +1,55 @@
+defmodule Pyrex.Native do
+  @moduledoc false
+  # The functions of the NIF, all of which return at once. Answers that take time come as messages:
+  #
+  #   {:pyrex_engine, id, :open | {:progress, done, total} | {:error, {kind, message}} | {:down, {kind, message}}}
+  #   {:pyrex_ready, id}              to the owner of a request; none more before `request_take`
+  #   {:pyrex_reply, id, {:ok, term} | {:error, {kind, message}}}
+  #
+  # The death of an owner closes its engine, or cancels its request; so does the garbage collection of the term.
+
+  @on_load :load
+
+  @type engine :: reference
+  @type request :: reference
+  @type error :: {:error, {Pyrex.Error.kind(), String.t()}}
+
+  @doc false
+  def load do
+    # A library whose old code is not purged cannot be loaded again.
+    :code.purge(__MODULE__)
+    :erlang.load_nif(:filename.join(:code.priv_dir(:pyrex), 'native/pyrex_nif'), 0)
+  end
+
+  @spec engine_open(map, non_neg_integer, pid) :: {:ok, engine} | error
+  def engine_open(_options, _id, _owner), do: :erlang.nif_error(:nif_not_loaded)
+
+  @spec engine_info(engine) :: {:ok, map} | error
+  def engine_info(_engine), do: :erlang.nif_error(:nif_not_loaded)
+
+  @spec engine_stats(engine) :: {:ok, map} | error
+  def engine_stats(_engine), do: :erlang.nif_error(:nif_not_loaded)
+
+  @spec engine_close(engine) :: :ok
+  def engine_close(_engine), do: :erlang.nif_error(:nif_not_loaded)
+
+  @spec engine_ask(engine, tuple, non_neg_integer, pid) :: :ok | error
+  def engine_ask(_engine, _question, _id, _owner), do: :erlang.nif_error(:nif_not_loaded)
+
+  @spec request_submit(engine, tuple, non_neg_integer, pid) :: {:ok, request} | error
+  def request_submit(_engine, _request, _id, _owner), do: :erlang.nif_error(:nif_not_loaded)
+
+  @spec request_take(request) :: [tuple]
+  def request_take(_request), do: :erlang.nif_error(:nif_not_loaded)
+
+  @spec request_cancel(request) :: :ok
+  def request_cancel(_request), do: :erlang.nif_error(:nif_not_loaded)
+
+  # Only in a NIF that is built with the cargo feature `test-util`.
+
+  @spec test_open(map, map, non_neg_integer, pid) :: {:ok, engine} | error
+  def test_open(_script, _options, _id, _owner), do: :erlang.nif_error(:nif_not_loaded)
+
+  @spec test_panic(engine) :: :ok
+  def test_panic(_engine), do: :erlang.nif_error(:nif_not_loaded)
+end
