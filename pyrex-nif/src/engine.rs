@@ -268,7 +268,8 @@ fn engine_ask<'a>(
 ) -> NifResult<Term<'a>> {
     let env = question.get_env();
     let question: Question = question.decode()?;
-    let asked = engine.engine().and_then(|engine| question.ask(engine, id, owner));
+    let open = engine.with(|engine, reception| Ok((engine.clone(), reception.clone())));
+    let asked = open.and_then(|open| question.ask(open, id, owner));
     Ok(match asked {
         Ok(()) => atoms::ok().encode(env),
         Err(error) => (atoms::error(), Told(error)).encode(env),

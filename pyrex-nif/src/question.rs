@@ -3,12 +3,13 @@
 use crate::atoms;
 use crate::error::Told;
 use crate::prompt::Asked;
+use crate::reception::Reception;
 use crate::terms::bad_value;
 use pyrex_core::{EncodedPrompt, Engine, Error, Input, Prompt, Result};
 use rustler::{Decoder, Encoder, Env, LocalPid, NifMap, NifResult, OwnedEnv, Term};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A question, decoded.
 pub(crate) enum Question {
@@ -51,9 +52,14 @@ impl<'a> Decoder<'a> for Question {
 
 impl Question {
     /// Asks on a thread of its own; `{:pyrex_reply, id, answer}` goes to `owner`.
-    pub(crate) fn ask(self, engine: Engine, id: u64, owner: LocalPid) -> Result<()> {
+    pub(crate) fn ask(
+        self,
+        (engine, reception): (Engine, Reception),
+        id: u64,
+        owner: LocalPid,
+    ) -> Result<()> {
         let body = move || {
-            let answer = catch_unwind(AssertUnwindSafe(|| self.answer(&engine)));
+            let answer = catch_unwind(AssertUnwindSafe(|| self.answer(&engine, &reception)));
             let answer =
                 answer.unwrap_or_else(|_| Err(Error::internal("a panic while the engine was asked")));
             // Whoever is gone does not miss the answer.
@@ -64,10 +70,14 @@ impl Question {
         spawned.map(drop).map_err(|e| Error::overloaded(format_args!("cannot start a thread: {e}")))
     }
 
-    fn answer(self, engine: &Engine) -> Result<Answer> {
+    fn answer(self, engine: &Engine, reception: &Reception) -> Result<Answer> {
         match self {
             Self::Probe(timeout) => engine.probe(timeout).map(|()| Answer::Ok),
-            Self::Drain(timeout) => Ok(Answer::Count(engine.drain(timeout))),
+            Self::Drain(timeout) => {
+                let began = Instant::now();
+                reception.catch_up(timeout);
+                Ok(Answer::Count(engine.drain(timeout.saturating_sub(began.elapsed()))))
+            }
             Self::Tokenize(text) => engine.tokenize(&text).map(Answer::Ids),
             Self::Detokenize(token_ids) => Ok(Answer::Text(engine.detokenize(&token_ids))),
             Self::Encode(Input::Prompt(prompt)) => engine.encode(&prompt).map(Answer::encoded),

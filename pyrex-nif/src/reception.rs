@@ -23,7 +23,13 @@ pub(crate) enum Submission {
 /// The way to the thread. It ends when the last of these is dropped.
 #[derive(Clone)]
 pub(crate) struct Reception {
-    arrivals: Sender<(Submission, Arc<Mailbox>)>,
+    arrivals: Sender<Arrival>,
+}
+
+enum Arrival {
+    Request(Submission, Arc<Mailbox>),
+    /// Dropped once all that came before is submitted.
+    Marker(Sender<()>),
 }
 
 impl Reception {
@@ -39,12 +45,28 @@ impl Reception {
     /// Has this submitted; its events go to `mailbox`.
     pub(crate) fn admit(&self, submission: Submission, mailbox: Arc<Mailbox>) {
         // The thread ends only once nobody can call this any more.
-        let _ = self.arrivals.send((submission, mailbox));
+        let _ = self.arrivals.send(Arrival::Request(submission, mailbox));
+    }
+
+    /// Waits until all that was admitted before is submitted, for at most `timeout`: a drain is not to refuse it.
+    pub(crate) fn catch_up(&self, timeout: Duration) {
+        let (marker, reached) = channel();
+        // Nothing is ever sent: either end of the wait is fine.
+        if self.arrivals.send(Arrival::Marker(marker)).is_ok() {
+            let _ = reached.recv_timeout(timeout);
+        }
     }
 }
 
-fn receive(engine: &Engine, inbox: &Receiver<(Submission, Arc<Mailbox>)>) {
-    while let Ok((submission, mailbox)) = inbox.recv() {
+fn receive(engine: &Engine, inbox: &Receiver<Arrival>) {
+    while let Ok(arrival) = inbox.recv() {
+        let (submission, mailbox) = match arrival {
+            Arrival::Request(submission, mailbox) => (submission, mailbox),
+            Arrival::Marker(marker) => {
+                drop(marker);
+                continue;
+            }
+        };
         let submitted = catch_unwind(AssertUnwindSafe(|| submit(engine, submission, &mailbox)));
         match submitted.unwrap_or_else(|_| Err(Error::internal("a panic while a request was submitted"))) {
             Ok(control) => mailbox.submitted(control),
