@@ -46,7 +46,7 @@ defmodule Mix.Tasks.Compile.PyrexNif do
 
     case System.cmd(cargo, arguments, cd: root, into: IO.stream(), stderr_to_stdout: true) do
       {_output, 0} ->
-        Path.join([System.get_env("CARGO_TARGET_DIR") || Path.join(root, "target"), "release", library()])
+        Path.join([Path.expand(System.get_env("CARGO_TARGET_DIR", "target"), root), "release", library()])
 
       {_output, code} ->
         Mix.raise("cargo #{Enum.join(arguments, " ")} ended with #{code} in #{root}")

@@ -19,11 +19,9 @@ defmodule Pyrex do
   """
 
   alias Pyrex.Engine.{Owner, Table}
-  alias Pyrex.{Admission, Check, Cluster, Engine, Error, Feed, Options, Prompt, Request, Result}
+  alias Pyrex.{Admission, Cluster, Engine, Error, Feed, Options, Prompt, Question, Request, Result}
 
   @type engine :: atom | {atom, node} | {:cluster, atom}
-
-  @json_options [:priority, :cache_salt, :timeout_ms, :tenant, :group, :affinity]
 
   @doc "A child of your supervisor; see `Pyrex.Options`."
   @spec child_spec(keyword) :: Supervisor.child_spec()
@@ -78,10 +76,10 @@ defmodule Pyrex do
   """
   @spec generate(engine, Prompt.t(), keyword) :: {:ok, Result.t()} | {:error, Error.t()}
   def generate(engine, prompt, options \\ []) do
-    with {:ok, asked} <- asked(prompt, options),
-         {:ok, feed} <- open(engine, asked),
-         {:ok, result} <- collect(feed, Result.draft()) do
-      if asked.schema, do: Result.decode(result), else: {:ok, result}
+    with {:ok, question} <- Question.new(prompt, options),
+         {:ok, feed} <- Feed.open(engine, question),
+         {:ok, result} <- Feed.collect(feed) do
+      if question.schema, do: Result.decode(result), else: {:ok, result}
     end
   end
 
@@ -117,13 +115,15 @@ defmodule Pyrex do
     {events, options} =
       if Keyword.keyword?(options), do: Keyword.pop(options, :events, false), else: {false, options}
 
-    case asked(prompt, options) do
+    case Question.new(prompt, options) do
       {:ok, %{n: n}} when n > 1 and not events ->
         raise Error.new(:invalid_request, "n is #{n}, expected 1 unless events are streamed")
 
-      {:ok, asked} ->
-        first = fn -> {open(engine, %{asked | caller: self(), ref: make_ref()}), Result.draft()} end
-        Stream.resource(first, if(events, do: &next_events/1, else: &next_text/1), &close/1)
+      {:ok, question} when events ->
+        Feed.events(engine, question)
+
+      {:ok, question} ->
+        Feed.texts(engine, question)
 
       {:error, error} ->
         raise error
@@ -141,8 +141,8 @@ defmodule Pyrex do
   """
   @spec submit(engine, Prompt.t(), keyword) :: {:ok, Request.t()} | {:error, Error.t()}
   def submit(engine, prompt, options \\ []) do
-    with {:ok, asked} <- asked(prompt, options),
-         {:ok, feed} <- open(engine, asked),
+    with {:ok, question} <- Question.new(prompt, options),
+         {:ok, feed} <- Feed.open(engine, question),
          do: {:ok, feed.request}
   end
 
@@ -182,7 +182,7 @@ defmodule Pyrex do
   """
   @spec count_tokens(engine, Prompt.t(), keyword) :: {:ok, non_neg_integer} | {:error, Error.t()}
   def count_tokens(engine, prompt, options \\ []) do
-    with {:ok, prompt} <- prompt(prompt, options),
+    with {:ok, prompt} <- Question.prompt(prompt, options),
          {:ok, %{token_ids: ids}} <- ask(engine, {:encode, prompt}),
          do: {:ok, length(ids)}
   end
@@ -196,7 +196,7 @@ defmodule Pyrex do
   """
   @spec apply_template(engine, Prompt.t(), keyword) :: {:ok, String.t()} | {:error, Error.t()}
   def apply_template(engine, prompt, options \\ []) do
-    with {:ok, prompt} <- prompt(prompt, options), do: ask(engine, {:render, prompt})
+    with {:ok, prompt} <- Question.prompt(prompt, options), do: ask(engine, {:render, prompt})
   end
 
   @doc """
@@ -261,78 +261,6 @@ defmodule Pyrex do
       {:error, Table.absent(engine)}
     end
   end
-
-  defp asked(prompt, options) do
-    with {:ok, checked} <- Request.Options.new(options),
-         {:ok, prompt} <- Prompt.new(prompt, checked.tools, checked.variables),
-         {:ok, request} <- request(prompt, checked, options) do
-      asked = Map.take(checked, [:tenant, :group, :timeout_ms, :affinity, :schema, :n])
-      {:ok, Map.merge(asked, %{request: request, caller: self(), ref: make_ref()})}
-    end
-  end
-
-  defp request({:json, body}, checked, options) do
-    case Keyword.keys(options) -- @json_options do
-      [] -> {:ok, {:json, body, Map.take(checked, [:priority, :cache_salt, :timeout_ms])}}
-      [name | _more] -> Check.invalid("#{name} is given beside a JSON body, expected it in the body")
-    end
-  end
-
-  defp request(prompt, checked, _options), do: {:ok, {:prompt, prompt, Request.Options.to_native(checked)}}
-
-  defp prompt(prompt, options) do
-    with {:ok, checked} <-
-           Check.options(options, [{:tools, [], {:list, :any, 4096}}, {:variables, %{}, :any}]),
-         do: Prompt.new(prompt, checked.tools, checked.variables)
-  end
-
-  defp open({:cluster, name}, %{request: request, affinity: affinity} = asked),
-    do: Feed.open({:cluster, name}, asked, Cluster.affinity(elem(request, 1), affinity))
-
-  defp open(engine, asked), do: Feed.open(engine, asked, nil)
-
-  defp collect(feed, draft) do
-    {events, feed} = Feed.next(feed)
-    draft = Enum.reduce(events, draft, &Result.add(&2, &1))
-
-    case List.last(events) do
-      {:finished, _reason, _usage, _timings} -> {:ok, Result.new(draft)}
-      {:failed, error} -> {:error, Result.partial(draft, error)}
-      _more -> collect(feed, draft)
-    end
-  end
-
-  defp next_text({{:error, error}, _draft}), do: raise(error)
-  defp next_text(:done), do: {:halt, :done}
-
-  defp next_text({{:ok, feed}, draft}) do
-    {events, feed} = Feed.next(feed)
-    texts = for {:token, _index, _token_id, text, _logprobs, _finish} when text != "" <- events, do: text
-
-    case List.last(events) do
-      {:finished, _reason, _usage, _timings} -> {texts, :done}
-      {:failed, error} when texts == [] -> raise error
-      {:failed, error} -> {texts, {{:error, error}, draft}}
-      _more -> {texts, {{:ok, feed}, draft}}
-    end
-  end
-
-  defp next_events({{:error, error}, _draft}), do: {[{:error, error}], :done}
-  defp next_events(:done), do: {:halt, :done}
-
-  defp next_events({{:ok, feed}, draft}) do
-    {events, feed} = Feed.next(feed)
-    draft = Enum.reduce(events, draft, &Result.add(&2, &1))
-
-    case List.pop_at(events, -1) do
-      {{:finished, _reason, _usage, _timings}, before} -> {before ++ [{:done, Result.new(draft)}], :done}
-      {{:failed, error}, before} -> {before ++ [{:error, Result.partial(draft, error)}], :done}
-      {_more, _before} -> {events, {{:ok, feed}, draft}}
-    end
-  end
-
-  defp close({{:ok, feed}, _draft}), do: Feed.close(feed)
-  defp close(_ended), do: :ok
 
   defp ask(engine, question, timeout \\ :infinity), do: at(engine, Engine, :ask, [question, timeout])
 

@@ -1,2 +1,2 @@
-# Distribution tests start nodes of their own; those that need it start it.
-ExUnit.start(capture_log: true, exclude: if(System.get_env("PYREX_STRESS"), do: [], else: [:stress]))
+# PYREX_SLOW=1 runs what takes minutes as well.
+ExUnit.start(capture_log: true, exclude: if(System.get_env("PYREX_SLOW"), do: [], else: [:slow]))

@@ -4,16 +4,21 @@ defmodule Pyrex.Feed do
   # A node that dies before it has produced a token costs nothing but time: the question goes to another. Belongs to the
   # process that opened it.
 
-  alias Pyrex.{Cluster, Error, Event, Request}
+  alias Pyrex.{Cluster, Error, Event, Question, Request, Result}
 
-  @enforce_keys [:target, :asked]
-  defstruct [:target, :asked, :request, :key, tried: [], started: false, produced: false]
+  @enforce_keys [:target, :question]
+  defstruct [:target, :question, :request, :key, tried: [], started: false, produced: false]
 
   @type t :: %__MODULE__{}
 
-  @doc "Submits `asked` to `target`; `key` says which questions of a cluster belong together."
-  @spec open(Pyrex.engine(), map, term) :: {:ok, t} | {:error, Error.t()}
-  def open(target, asked, key), do: submit(%__MODULE__{target: target, asked: asked, key: key}, nil)
+  @doc "Asks an engine, or whichever of a cluster."
+  @spec open(Pyrex.engine(), Question.t()) :: {:ok, t} | {:error, Error.t()}
+  def open({:cluster, _name} = target, %Question{request: request, affinity: affinity} = question) do
+    key = Cluster.affinity(elem(request, 1), affinity)
+    submit(%__MODULE__{target: target, question: question, key: key}, nil)
+  end
+
+  def open(target, question), do: submit(%__MODULE__{target: target, question: question}, nil)
 
   @doc "The next events, at least one."
   @spec next(t) :: {[Event.t(), ...], t}
@@ -34,6 +39,72 @@ defmodule Pyrex.Feed do
   @spec close(t) :: :ok
   def close(feed), do: Request.close(feed.request)
 
+  @doc "All of it."
+  @spec collect(t) :: {:ok, Result.t()} | {:error, Error.t()}
+  def collect(feed), do: collect(feed, Result.draft())
+
+  @doc "A lazy stream of the first answer's text. Raises the error."
+  @spec texts(Pyrex.engine(), Question.t()) :: Enumerable.t()
+  def texts(target, question),
+    do: Stream.resource(fn -> open(target, Question.again(question)) end, &next_texts/1, &close_if_open/1)
+
+  @doc "A lazy stream of events that ends with `{:done, result}` or `{:error, error}`."
+  @spec events(Pyrex.engine(), Question.t()) :: Enumerable.t()
+  def events(target, question) do
+    Stream.resource(
+      fn -> {open(target, Question.again(question)), Result.draft()} end,
+      &next_events/1,
+      fn {feed, _draft} -> close_if_open(feed) end
+    )
+  end
+
+  defp collect(feed, draft) do
+    {events, feed} = next(feed)
+    draft = Enum.reduce(events, draft, &Result.add(&2, &1))
+
+    case List.last(events) do
+      {:finished, _reason, _usage, _timings} -> {:ok, Result.new(draft)}
+      {:failed, error} -> {:error, Result.partial(draft, error)}
+      _more -> collect(feed, draft)
+    end
+  end
+
+  defp next_texts(:done), do: {:halt, :done}
+  defp next_texts({:error, error}), do: raise(error)
+
+  defp next_texts({:ok, feed}) do
+    {events, feed} = next(feed)
+    texts = for {:token, _index, _token_id, text, _logprobs, _finish} when text != "" <- events, do: text
+
+    case List.last(events) do
+      {:finished, _reason, _usage, _timings} -> {texts, :done}
+      {:failed, error} -> {texts, {:error, error}}
+      _more -> {texts, {:ok, feed}}
+    end
+  end
+
+  defp next_events({:done, draft}), do: {:halt, {:done, draft}}
+  defp next_events({{:error, error}, draft}), do: {[{:error, error}], {:done, draft}}
+
+  defp next_events({{:ok, feed}, draft}) do
+    {events, feed} = next(feed)
+    draft = Enum.reduce(events, draft, &Result.add(&2, &1))
+
+    case List.pop_at(events, -1) do
+      {{:finished, _reason, _usage, _timings}, before} ->
+        {before ++ [{:done, Result.new(draft)}], {:done, draft}}
+
+      {{:failed, error}, before} ->
+        {before ++ [{:error, Result.partial(draft, error)}], {:done, draft}}
+
+      {_more, _before} ->
+        {events, {{:ok, feed}, draft}}
+    end
+  end
+
+  defp close_if_open({:ok, feed}), do: close(feed)
+  defp close_if_open(_ended), do: :ok
+
   defp again(feed, error) do
     case submit(feed, error) do
       {:ok, feed} -> next(feed)
@@ -52,7 +123,7 @@ defmodule Pyrex.Feed do
     with {:ok, node} <- Cluster.pick(name, feed.key, feed.tried, last_error) do
       feed = %{feed | tried: [node | feed.tried]}
 
-      case Request.start({name, node}, feed.asked) do
+      case Request.start({name, node}, feed.question) do
         {:ok, request} -> {:ok, %{feed | request: request}}
         {:error, %Error{kind: kind} = error} when kind in [:closed, :overloaded] -> submit(feed, error)
         {:error, error} -> {:error, error}
@@ -61,7 +132,7 @@ defmodule Pyrex.Feed do
   end
 
   defp submit(feed, _last_error) do
-    with {:ok, request} <- Request.start(feed.target, feed.asked), do: {:ok, %{feed | request: request}}
+    with {:ok, request} <- Request.start(feed.target, feed.question), do: {:ok, %{feed | request: request}}
   end
 
   defp tokens?(events), do: Enum.any?(events, &match?({:token, _, _, _, _, _}, &1))

@@ -44,22 +44,22 @@ defmodule Pyrex.Request do
   def close(%__MODULE__{pid: pid}), do: tell(pid, :pyrex_close)
 
   @doc false
-  @spec start(atom | {atom, node}, map) :: {:ok, t} | {:error, Error.t()}
-  def start({name, node}, asked) when node == node(), do: start(name, asked)
+  @spec start(atom | {atom, node}, Pyrex.Question.t()) :: {:ok, t} | {:error, Error.t()}
+  def start({name, node}, question) when node == node(), do: start(name, question)
 
-  def start({name, node}, asked) do
-    case :rpc.call(node, __MODULE__, :start, [name, asked], 5_000) do
+  def start({name, node}, question) do
+    case :rpc.call(node, __MODULE__, :start, [name, question], 5_000) do
       {:badrpc, reason} -> {:error, Error.new(:closed, "node #{node} does not answer: #{inspect(reason)}")}
       answer -> answer
     end
   end
 
-  def start(name, asked) do
+  def start(name, question) do
     with {:ok, _engine} <- Table.engine(name) do
-      child = {Pyrex.Request.Server, Map.put(asked, :engine, name)}
+      child = {Pyrex.Request.Server, {name, question}}
 
       case DynamicSupervisor.start_child(Table.part(name, Requests), child) do
-        {:ok, pid} -> {:ok, %__MODULE__{pid: pid, ref: asked.ref, engine: name}}
+        {:ok, pid} -> {:ok, %__MODULE__{pid: pid, ref: question.ref, engine: name}}
         {:error, {:shutdown, %Error{} = error}} -> {:error, error}
       end
     end

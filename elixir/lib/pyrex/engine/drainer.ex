@@ -33,8 +33,9 @@ defmodule Pyrex.Engine.Drainer do
   def terminate(_reason, name) do
     timeout_ms = Table.fetch!(name, :options).drain_timeout_ms
     deadline_ms = System.monotonic_time(:millisecond) + timeout_ms
-    # An engine that is down has nothing to drain.
-    _num_cut_off = Engine.drain(name, timeout_ms)
-    Admission.await_empty(name, max(deadline_ms - System.monotonic_time(:millisecond), 100))
+
+    # An engine that is down has nothing to drain, and has told its requests.
+    with {:ok, _num_cut_off} <- Engine.drain(name, timeout_ms),
+         do: Admission.await_empty(name, max(deadline_ms - System.monotonic_time(:millisecond), 100))
   end
 end

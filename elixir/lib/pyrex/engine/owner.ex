@@ -189,13 +189,19 @@ defmodule Pyrex.Engine.Owner do
   # From here on new requests go to the new engine; a request that still reached the old one is sent again.
   @spec move(t) :: t
   defp move(%{swap: swap} = state) do
+    drained = match?({:draining, _engine}, Table.fetch!(state.name, :status))
     Table.put(state.name, :options, %{swap.options | name: state.name})
     Table.put(state.name, :status, {:open, swap.engine})
     metadata = %{engine: state.name, model: model(state.name)}
     emit(state.name, [:engine, :swap], %{duration: System.monotonic_time() - swap.began}, metadata)
     old = state.engine
-    drain = {:drain, swap.options.drain_timeout_ms}
-    task = Task.async(fn -> Engine.ask_native(old, drain, :infinity) end)
+    timeout_ms = swap.options.drain_timeout_ms
+    # One that was drained before has nobody left to wait for.
+    task =
+      Task.async(fn ->
+        if drained, do: {:ok, 0}, else: Engine.ask_native(old, {:drain, timeout_ms}, :infinity)
+      end)
+
     draining = Map.put(state.draining, task.ref, {old, swap.from})
     %{state | engine: swap.engine, id: swap.id, opened_ms: now_ms(), swap: nil, draining: draining}
   end

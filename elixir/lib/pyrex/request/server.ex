@@ -13,18 +13,30 @@ defmodule Pyrex.Request.Server do
   # The engine ends a request at its deadline. This long after it the engine is taken for stuck.
   @grace_ms 1_000
 
-  # `asked.request` is there until the first event: so long it may be submitted again. `last` are final events of our own.
-  defstruct [:asked, :engine, :native, :id, :caller_monitor, :group_monitor, :span, :last, flow: %Flow{}]
+  # `question.request` is there until the first event: so long it may be submitted again. `last` are final events of our own.
+  defstruct [
+    :name,
+    :question,
+    :engine,
+    :native,
+    :id,
+    :caller_monitor,
+    :group_monitor,
+    :span,
+    :last,
+    flow: %Flow{}
+  ]
 
   @doc false
-  def start_link(asked), do: GenServer.start_link(__MODULE__, asked)
+  def start_link({name, question}), do: GenServer.start_link(__MODULE__, {name, question})
 
   @impl true
-  def init(%{engine: name} = asked) do
+  def init({name, question}) do
     entry =
-      Map.take(asked, [:caller, :tenant, :group]) |> Map.put(:began_ms, System.monotonic_time(:millisecond))
+      Map.take(question, [:caller, :tenant, :group])
+      |> Map.put(:began_ms, System.monotonic_time(:millisecond))
 
-    state = %__MODULE__{asked: asked, id: System.unique_integer([:positive])}
+    state = %__MODULE__{name: name, question: question, id: System.unique_integer([:positive])}
 
     with {:ok, _engine} <- Table.engine(name),
          :ok <- Admission.admit(name, entry),
@@ -32,7 +44,7 @@ defmodule Pyrex.Request.Server do
       {:ok, watch(state)}
     else
       {:error, error} ->
-        metadata = Map.merge(metadata(asked), %{kind: error.kind, message: error.message})
+        metadata = Map.merge(metadata(name, question), %{kind: error.kind, message: error.message})
         tell(name, [:request, :rejected], %{retry_after_ms: error.retry_after_ms}, metadata)
         {:stop, {:shutdown, error}}
     end
@@ -64,7 +76,7 @@ defmodule Pyrex.Request.Server do
     Native.request_cancel(state.native)
 
     message =
-      "the engine is stuck: no answer #{@grace_ms} ms after the deadline of #{state.asked.timeout_ms} ms"
+      "the engine is stuck: no answer #{@grace_ms} ms after the deadline of #{state.question.timeout_ms} ms"
 
     last = [{:failed, Error.new(:deadline_exceeded, message)}]
     move(Flow.ready(state.flow), %{state | last: last})
@@ -73,8 +85,8 @@ defmodule Pyrex.Request.Server do
   def handle_info(_stray, state), do: {:noreply, state}
 
   defp submit(state) do
-    with {:ok, engine} <- Table.engine(state.asked.engine) do
-      case Native.request_submit(engine, state.asked.request, state.id, self()) do
+    with {:ok, engine} <- Table.engine(state.name) do
+      case Native.request_submit(engine, state.question.request, state.id, self()) do
         {:ok, native} -> {:ok, %{state | engine: engine, native: native}}
         {:error, error} -> refused(%{state | engine: engine}, Error.from_native(error))
       end
@@ -82,27 +94,27 @@ defmodule Pyrex.Request.Server do
   end
 
   # An engine that was swapped out between the look and the call took nothing: the new one is asked instead.
-  defp refused(%{asked: asked} = state, %Error{kind: :closed} = error) do
-    case Table.engine(asked.engine) do
-      {:ok, engine} when engine != state.engine and not is_nil(asked.request) -> submit(state)
+  defp refused(state, %Error{kind: :closed} = error) do
+    case Table.engine(state.name) do
+      {:ok, engine} when engine != state.engine and not is_nil(state.question.request) -> submit(state)
       {:ok, _engine} -> {:error, error}
       {:error, reopening} -> {:error, %{error | retry_after_ms: reopening.retry_after_ms}}
     end
   end
 
   defp refused(state, %Error{kind: :overloaded} = error),
-    do: {:error, %{error | retry_after_ms: Table.fetch!(state.asked.engine, :typical_ms)}}
+    do: {:error, %{error | retry_after_ms: Table.fetch!(state.name, :typical_ms)}}
 
   defp refused(_state, error), do: {:error, error}
 
-  defp watch(%{asked: asked} = state) do
-    if asked.timeout_ms, do: Process.send_after(self(), :overdue, asked.timeout_ms + @grace_ms)
+  defp watch(%{question: question} = state) do
+    if question.timeout_ms, do: Process.send_after(self(), :overdue, question.timeout_ms + @grace_ms)
 
     %{
       state
-      | caller_monitor: Process.monitor(asked.caller),
-        group_monitor: if(is_pid(asked.group), do: Process.monitor(asked.group)),
-        span: Telemetry.start(Table.fetch!(asked.engine, :handler), metadata(asked))
+      | caller_monitor: Process.monitor(question.caller),
+        group_monitor: if(is_pid(question.group), do: Process.monitor(question.group)),
+        span: Telemetry.start(Table.fetch!(state.name, :handler), metadata(state.name, question))
     }
   end
 
@@ -135,7 +147,7 @@ defmodule Pyrex.Request.Server do
       do: stop(state, events),
       else:
         {:noreply,
-         %{state | span: Telemetry.observe(state.span, events), asked: %{state.asked | request: nil}}}
+         %{state | span: Telemetry.observe(state.span, events), question: %{state.question | request: nil}}}
   end
 
   defp abandon(state, why) do
@@ -148,8 +160,8 @@ defmodule Pyrex.Request.Server do
     {:stop, :normal, state}
   end
 
-  defp metadata(asked),
-    do: %{engine: asked.engine, request: asked.ref, tenant: asked.tenant, group: asked.group}
+  defp metadata(name, question),
+    do: %{engine: name, request: question.ref, tenant: question.tenant, group: question.group}
 
   defp tell(name, event, measured, metadata),
     do: Telemetry.emit(Table.fetch!(name, :handler), event, measured, metadata)

@@ -1,0 +1,48 @@
+defmodule Pyrex.Question do
+  @moduledoc false
+  # What is asked, checked, and who asks: what the process of a request is started with. Made by the process that asks.
+
+  alias Pyrex.{Check, Error, Prompt, Request}
+
+  # The rest stands in the body.
+  @beside_json [:priority, :cache_salt, :timeout_ms, :tenant, :group, :affinity]
+
+  @enforce_keys [:request, :caller, :ref]
+  defstruct [:request, :caller, :ref, :tenant, :group, :timeout_ms, :affinity, :schema, n: 1]
+
+  @type t :: %__MODULE__{request: tuple, caller: pid, ref: reference}
+
+  @spec new(Prompt.t(), keyword) :: {:ok, t} | {:error, Error.t()}
+  def new(prompt, options) do
+    with {:ok, checked} <- Request.Options.new(options),
+         {:ok, prompt} <- Prompt.new(prompt, checked.tools, checked.variables),
+         {:ok, request} <- request(prompt, checked, options) do
+      asked = Map.take(checked, [:tenant, :group, :timeout_ms, :affinity, :schema, :n])
+      {:ok, struct!(%__MODULE__{request: request, caller: self(), ref: make_ref()}, asked)}
+    end
+  end
+
+  @doc "The same question, asked once more and by the calling process."
+  @spec again(t) :: t
+  def again(question), do: %{question | caller: self(), ref: make_ref()}
+
+  @doc "A prompt alone, with the options `:tools` and `:variables`."
+  @spec prompt(Prompt.t(), keyword) :: {:ok, tuple} | {:error, Error.t()}
+  def prompt({:json, _body}, _options),
+    do: Check.invalid("the prompt is a JSON body, expected one that can be read without its request")
+
+  def prompt(prompt, options) do
+    with {:ok, checked} <-
+           Check.options(options, [{:tools, [], {:list, :any, 4096}}, {:variables, %{}, :any}]),
+         do: Prompt.new(prompt, checked.tools, checked.variables)
+  end
+
+  defp request({:json, body}, checked, options) do
+    case Keyword.keys(options) -- @beside_json do
+      [] -> {:ok, {:json, body, Map.take(checked, [:priority, :cache_salt, :timeout_ms])}}
+      [name | _more] -> Check.invalid("#{name} is given beside a JSON body, expected it in the body")
+    end
+  end
+
+  defp request(prompt, checked, _options), do: {:ok, {:prompt, prompt, Request.Options.to_native(checked)}}
+end
