@@ -18,6 +18,9 @@ pub(crate) enum Submission {
     Request(Box<Request>),
     /// A body of OpenAI's protocol, and what its transport decides.
     Json { body: KeptBinary, priority: Option<i8>, cache_salt: Option<String>, timeout_ms: Option<u64> },
+    /// So many tokens that no model says, one each so many microseconds.
+    #[cfg(feature = "test-util")]
+    Flood { num_tokens: usize, every_us: u64 },
 }
 
 /// The way to the thread. It ends when the last of these is dropped.
@@ -59,6 +62,8 @@ impl Reception {
 }
 
 fn receive(engine: &Engine, inbox: &Receiver<Arrival>) {
+    #[cfg(feature = "test-util")]
+    let flooder = crate::testing::Flooder::start();
     while let Ok(arrival) = inbox.recv() {
         let (submission, mailbox) = match arrival {
             Arrival::Request(submission, mailbox) => (submission, mailbox),
@@ -67,6 +72,11 @@ fn receive(engine: &Engine, inbox: &Receiver<Arrival>) {
                 continue;
             }
         };
+        #[cfg(feature = "test-util")]
+        if let Submission::Flood { num_tokens, every_us } = submission {
+            flooder.flood(mailbox, num_tokens, every_us);
+            continue;
+        }
         let submitted = catch_unwind(AssertUnwindSafe(|| submit(engine, submission, &mailbox)));
         match submitted.unwrap_or_else(|_| Err(Error::internal("a panic while a request was submitted"))) {
             Ok(control) => mailbox.submitted(control),
@@ -86,6 +96,8 @@ impl Submission {
     fn request(self, engine: &Engine) -> Result<Request> {
         match self {
             Self::Request(request) => Ok(*request),
+            #[cfg(feature = "test-util")]
+            Self::Flood { .. } => Err(Error::internal("a flood is no request")),
             Self::Json { body, priority, cache_salt, timeout_ms } => {
                 let asked = pyrex_openai::read(body.as_ref(), &SamplingParams::from_model(engine.spec()))?;
                 let mut request = asked.request;

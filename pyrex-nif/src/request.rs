@@ -70,6 +70,8 @@ fn submission(term: Term<'_>) -> NifResult<Submission> {
             cache_salt: absent_or(options, "cache_salt")?,
             timeout_ms: absent_or(options, "timeout_ms")?,
         }),
+        #[cfg(feature = "test-util")]
+        "flood" => Ok(Submission::Flood { num_tokens: asked.decode()?, every_us: options.decode()? }),
         _ => Err(bad_value("request")),
     }
 }

@@ -3,13 +3,18 @@
 use crate::atoms;
 use crate::engine::{EngineResource, Refused, engine_options};
 use crate::error::Told;
+use crate::mailbox::{Mailbox, Slot};
 use crate::terms::required;
-use pyrex_core::{Engine, EngineOptions, Gate, GateKeeper, ModelInput, Permit, Script};
+use pyrex_core::{
+    Engine, EngineOptions, Event, EventSink, FinishReason, Gate, GateKeeper, ModelInput, Permit, Script,
+    Timings, Usage,
+};
 use rustler::{Atom, Binary, Env, LocalPid, NifResult, ResourceArc, Term};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// What a test does to an engine of its own.
 #[derive(Default)]
@@ -63,4 +68,85 @@ fn test_panic(engine: ResourceArc<EngineResource>) -> Atom {
         switches.panics.store(true, Ordering::Release);
     }
     atoms::ok()
+}
+
+/// Says tokens that no model chose, as an engine without a model would: a thread that goes round all streams and gives each
+/// that has room one token. A token's text is the time at which it was said, in nanoseconds of the system's clock.
+pub(crate) struct Flooder {
+    streams: Sender<Stream>,
+}
+
+struct Stream {
+    slot: Slot,
+    num_tokens: usize,
+    num_left: usize,
+    every: Duration,
+    next: Instant,
+}
+
+impl Flooder {
+    pub(crate) fn start() -> Self {
+        let (streams, arrivals) = channel();
+        thread::spawn(move || flood(&arrivals));
+        Self { streams }
+    }
+
+    pub(crate) fn flood(&self, mailbox: Arc<Mailbox>, num_tokens: usize, every_us: u64) {
+        let every = Duration::from_micros(every_us);
+        let stream =
+            Stream { slot: Slot(mailbox), num_tokens, num_left: num_tokens, every, next: Instant::now() };
+        // The thread is there as long as this is.
+        let _ = self.streams.send(stream);
+    }
+}
+
+fn flood(arrivals: &Receiver<Stream>) {
+    let mut streams: Vec<Stream> = Vec::new();
+    loop {
+        if streams.is_empty() {
+            match arrivals.recv() {
+                Ok(stream) => streams.push(stream),
+                Err(_) => return,
+            }
+        }
+        loop {
+            match arrivals.try_recv() {
+                Ok(stream) => streams.push(stream),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => return,
+            }
+        }
+        let said = streams.iter_mut().filter_map(Stream::say).count();
+        streams.retain(|stream| !stream.ended());
+        if said == 0 {
+            thread::sleep(Duration::from_micros(20));
+        }
+    }
+}
+
+impl Stream {
+    /// Says one more token, or that there are no more. `None` if there is no room, or it is not time.
+    fn say(&mut self) -> Option<()> {
+        let now = Instant::now();
+        if now < self.next || !self.slot.has_room() {
+            return None;
+        }
+        self.next = (self.next + self.every).max(now);
+        if self.num_left == 0 {
+            let usage = Usage { completion_tokens: self.num_tokens, ..Usage::default() };
+            let (reason, timings) = (FinishReason::Length, Timings::default());
+            self.slot.send(Event::Finished { reason, usage, timings });
+            self.num_left = usize::MAX;
+            return Some(());
+        }
+        self.num_left -= 1;
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let text = since.as_nanos().to_string();
+        self.slot.send(Event::Token { index: 0, token_id: 97, text, logprobs: None, finish: None });
+        Some(())
+    }
+
+    fn ended(&self) -> bool {
+        self.num_left == usize::MAX || self.slot.0.is_cancelled()
+    }
 }
