@@ -248,15 +248,10 @@ defmodule Pyrex do
   @spec swap(atom, keyword) :: {:ok, non_neg_integer} | {:error, Error.t()}
   def swap(engine, options) do
     if Table.exists?(engine) do
-      present =
-        engine
-        |> Table.fetch!(:options)
-        |> Map.from_struct()
-        |> Enum.reject(fn {_name, value} -> is_nil(value) end)
+      present = Table.fetch!(engine, :options)
 
-      with {:ok, _checked} <- Options.new(Keyword.put_new(options, :model, "")),
-           {:ok, options} <- Options.new(Keyword.merge(present, options)),
-           do: Owner.swap(engine, options)
+      with {:ok, present} <- Options.merge(present, options),
+           do: Owner.swap(engine, present)
     else
       {:error, Table.absent(engine)}
     end

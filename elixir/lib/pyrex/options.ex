@@ -125,6 +125,17 @@ defmodule Pyrex.Options do
     end
   end
 
+  @doc "These options with others over them."
+  @spec merge(t, keyword) :: {:ok, t} | {:error, Error.t()}
+  def merge(%__MODULE__{} = present, options) do
+    if Keyword.keyword?(options) do
+      given = for {name, value} <- Map.from_struct(present), not is_nil(value), do: {name, value}
+      new(Keyword.merge(given, options))
+    else
+      new(options)
+    end
+  end
+
   @doc "The names of the options, in the order of the documentation."
   @spec names() :: [atom]
   def names, do: Enum.map(@fields, &elem(&1, 0))

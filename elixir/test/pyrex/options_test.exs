@@ -36,6 +36,13 @@ defmodule Pyrex.OptionsTest do
     assert message(model: "folder", num_threads: 10 ** 30) =~ "num_threads is an integer beyond 64 bits"
   end
 
+  test "options are put over others" do
+    {:ok, present} = Options.new(model: "folder", max_sequences: 3)
+    assert {:ok, %Options{model: "other", max_sequences: 3}} = Options.merge(present, model: "other")
+    assert {:error, %{message: "max_sequences is 0" <> _rest}} = Options.merge(present, max_sequences: 0)
+    assert {:error, %{message: "options are 5, expected a keyword list"}} = Options.merge(present, 5)
+  end
+
   test "the native map has every key, and nil for what is not given" do
     {:ok, options} = Options.new(model: "folder", dtype: :bf16, kv_cache: {:fraction, 1}, name: Other)
     native = Options.to_native(options)

@@ -45,6 +45,14 @@ defmodule Pyrex.TelemetryTest do
              List.last(told)
   end
 
+  test "the library :telemetry is told if it is there, unless a function is given" do
+    given = fn _event, _measured, _metadata -> :ok end
+    assert Telemetry.handler(given) == given
+    # It stays: engines that other tests start meanwhile may have found it.
+    Code.compile_string("defmodule :telemetry do def execute(_event, _measured, _metadata), do: :ok end")
+    assert Telemetry.handler(nil) == Function.capture(:telemetry, :execute, 3)
+  end
+
   test "without a handler nothing is told" do
     assert Telemetry.start(nil, %{}) |> Telemetry.observe([{:failed, Error.new(:closed, "gone")}])
     assert Telemetry.emit(nil, [:engine, :open], %{}, %{}) == :ok

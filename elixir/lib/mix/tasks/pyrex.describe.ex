@@ -6,7 +6,7 @@ defmodule Mix.Tasks.Pyrex.Describe do
 
       mix pyrex.describe red_circle.png
 
-  Options: those of `mix pyrex.generate` but for `--image`.
+  Options: `--model FOLDER` (the bundled model unless given), `--max-tokens N`, `--device cpu|cuda`.
   """
 
   use Mix.Task
