@@ -26,12 +26,19 @@ defmodule Bench.Latency do
     IO.puts("between tokens at the consumer: p50 #{percentile(gaps, 50)} µs, p99 #{percentile(gaps, 99)} µs")
   end
 
-  # The last message of a request of one token carries the first token and the engine's measure of it.
+  # When the first token is here, and the engine's measure of it, which comes with the last.
   defp first_token(prompt) do
     salt = Integer.to_string(System.unique_integer())
     began = System.monotonic_time(:microsecond)
-    {:ok, result} = Pyrex.generate(Bench, prompt, max_tokens: 1, cache_salt: salt)
-    {System.monotonic_time(:microsecond) - began, round(result.timings.ttft_ms * 1000)}
+
+    {first, result} =
+      Enum.reduce(Pyrex.stream(Bench, prompt, events: true, max_tokens: 2, cache_salt: salt), {nil, nil}, fn
+        {:token, _, _, _, _, _}, {nil, nil} -> {System.monotonic_time(:microsecond), nil}
+        {:done, result}, {first, nil} -> {first, result}
+        _event, seen -> seen
+      end)
+
+    {first - began, round(result.timings.ttft_ms * 1000)}
   end
 
   defp gaps(image) do

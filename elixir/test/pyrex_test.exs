@@ -14,12 +14,12 @@ defmodule PyrexTest do
     assert {:ok, %Result{text: "hello", finish_reason: :stop} = result} =
              Pyrex.generate(engine, {:text, "hi"})
 
-    assert result.token_ids == 'hello' ++ [256]
-    assert result.prompt_token_ids == 'hi'
+    assert result.token_ids == ~c"hello" ++ [256]
+    assert result.prompt_token_ids == ~c"hi"
     assert %{prompt_tokens: 2, completion_tokens: 6, image_tokens: 0} = result.usage
     assert result.timings.ttft_ms >= 0
     assert Pyrex.generate!(engine, "hi").text == "hello"
-    assert Pyrex.generate!(engine, {:ids, 'hi'}).text == "hello"
+    assert Pyrex.generate!(engine, {:ids, ~c"hi"}).text == "hello"
   end
 
   test "an answer ends where it is told to", %{engine: engine} do
@@ -42,7 +42,7 @@ defmodule PyrexTest do
   test "a stream gives its text piece by piece, and events if asked", %{engine: engine} do
     assert Enum.join(Pyrex.stream(engine, "hi")) == "hello"
     events = Enum.to_list(Pyrex.stream(engine, "hi", events: true))
-    assert {:started, 'hi', 0} = hd(events)
+    assert {:started, ~c"hi", 0} = hd(events)
     assert {:done, %Result{text: "hello"}} = List.last(events)
     assert length(events) == 8
   end
@@ -101,7 +101,7 @@ defmodule PyrexTest do
   test "a process that must not wait asks and is told", %{engine: engine} do
     {:ok, %Request{ref: ref} = request} = Pyrex.submit(engine, "hi")
     assert :ok = Request.ask(request)
-    assert_receive {:pyrex_events, ^ref, [{:started, 'hi', 0} | _more]}
+    assert_receive {:pyrex_events, ^ref, [{:started, ~c"hi", 0} | _more]}
     refute_received {:pyrex_events, ^ref, _unasked}
   end
 
@@ -124,8 +124,8 @@ defmodule PyrexTest do
   end
 
   test "texts, ids and prompts are measured", %{engine: engine} do
-    assert Pyrex.tokenize(engine, "abc") == {:ok, 'abc'}
-    assert Pyrex.detokenize(engine, 'abc') == {:ok, "abc"}
+    assert Pyrex.tokenize(engine, "abc") == {:ok, ~c"abc"}
+    assert Pyrex.detokenize(engine, ~c"abc") == {:ok, "abc"}
     assert Pyrex.count_tokens(engine, [{:image, "x"}, "ab"]) == {:ok, 7}
     assert Pyrex.apply_template(engine, "abc") == {:ok, "abc"}
     assert {:error, %Error{kind: :invalid_request}} = Pyrex.apply_template(engine, {:ids, [1]})

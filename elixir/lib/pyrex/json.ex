@@ -133,7 +133,7 @@ defmodule Pyrex.JSON do
 
   defp rest(text, whole), do: binary_part(text, byte_size(whole), byte_size(text) - byte_size(whole))
 
-  defp space(<<byte, rest::binary>>) when byte in ' \t\r\n', do: space(rest)
+  defp space(<<byte, rest::binary>>) when byte in [?\s, ?\t, ?\r, ?\n], do: space(rest)
   defp space(text), do: text
 
   defp fail(expected, ""), do: {:error, "expected #{expected}, found the end"}

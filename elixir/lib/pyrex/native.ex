@@ -18,7 +18,7 @@ defmodule Pyrex.Native do
   def load do
     # A library whose old code is not purged cannot be loaded again.
     :code.purge(__MODULE__)
-    :erlang.load_nif(:filename.join(:code.priv_dir(:pyrex), 'native/pyrex_nif'), 0)
+    :erlang.load_nif(:filename.join(:code.priv_dir(:pyrex), ~c"native/pyrex_nif"), 0)
   end
 
   @spec engine_open(map, non_neg_integer, pid) :: {:ok, engine} | error

@@ -2,6 +2,8 @@ defmodule Pyrex.BundledTest do
   # The bundled model, which the examples in the documentation run on.
   use ExUnit.Case, async: true
 
+  import Pyrex.Scripted, only: [assert_idle: 2, holder: 1]
+
   @model Path.expand("../../../models/shapes", __DIR__)
   @image Path.join(@model, "examples/red_circle.png")
   @text "This is a simple image of a solid red circle on a white background."
@@ -41,6 +43,20 @@ defmodule Pyrex.BundledTest do
              Pyrex.generate(Shapes, [{:image, "no image"}, "What?"])
 
     assert Pyrex.generate!(Shapes, [{:image_file, @image}, "Describe this image."]).text == @text
+  end
+
+  test "an owner that is killed while its image is looked at frees what its request held" do
+    for wait_ms <- [0, 1, 5, 10, 20, 40] do
+      image = {:image, File.read!(@image)}
+      options = [cache_salt: Integer.to_string(wait_ms)]
+
+      {owner, {:ok, _request}} =
+        holder(fn -> Pyrex.submit(Shapes, [image, "Describe this image."], options) end)
+
+      Process.sleep(wait_ms)
+      Process.exit(owner, :kill)
+      assert_idle(Shapes, 200)
+    end
   end
 
   test "many at once are told apart" do

@@ -28,7 +28,7 @@ defmodule Pyrex.HostileOptionsTest do
               true,
               false,
               :atom,
-              'list',
+              ~c"list",
               [],
               [1 | 2],
               [[]]

@@ -4,19 +4,25 @@ defmodule Pyrex.RecoveryTest do
   import Pyrex.Scripted
   alias Pyrex.{Error, Native, Request}
 
+  # Returns the engine that panicked.
   defp panic(engine) do
+    native = native(engine)
     owner = Process.whereis(Pyrex.Engine.Table.part(engine, Owner))
     monitor = Process.monitor(owner)
     {:ok, _request} = Pyrex.submit(engine, "long")
-    Native.test_panic(native(engine))
+    Native.test_panic(native)
     assert_receive {:DOWN, ^monitor, _, _, {:shutdown, %Error{}}}, 2_000
+    native
   end
 
-  defp reopened(engine),
-    do:
-      eventually("the engine is open again", 5_000, fn ->
-        match?({:ok, _engine}, Pyrex.Engine.Table.engine(engine))
-      end)
+  defp reopened(name, before) do
+    eventually("the engine is open again", 5_000, fn ->
+      case Pyrex.Engine.Table.engine(name) do
+        {:ok, engine} -> engine != before
+        {:error, _closed} -> false
+      end
+    end)
+  end
 
   test "when the engine panics every caller gets an error, it is opened again, and the next request works" do
     engine = start(delay_us: 1000, backoff_ms: 20)
@@ -33,7 +39,8 @@ defmodule Pyrex.RecoveryTest do
       end)
 
     for _prompt_and_tokens <- 1..3, do: assert_receive(:streams, 2_000)
-    Native.test_panic(native(engine))
+    before = native(engine)
+    Native.test_panic(before)
 
     for request <- requests do
       assert {:failed, %Error{kind: kind, message: message}} = List.last(rest(request))
@@ -41,14 +48,14 @@ defmodule Pyrex.RecoveryTest do
     end
 
     assert {:error, %Error{partial: %Pyrex.Result{text: "la" <> _rest}}} = Task.await(task)
-    reopened(engine)
+    reopened(engine, before)
     assert Pyrex.generate!(engine, "hi").text == "hello"
     assert_idle(engine)
   end
 
   test "while the engine is opened again callers are told when to come back" do
     engine = start(backoff_ms: 500)
-    panic(engine)
+    before = panic(engine)
 
     eventually("it waits", fn ->
       match?({:error, %Error{kind: :closed, retry_after_ms: ms}} when ms > 0, Pyrex.generate(engine, "hi"))
@@ -57,7 +64,7 @@ defmodule Pyrex.RecoveryTest do
     {:error, error} = Pyrex.generate(engine, "hi")
     assert error.message == "the engine went down and is opened again"
     assert error.retry_after_ms in 1..500
-    reopened(engine)
+    reopened(engine, before)
     assert Pyrex.generate!(engine, "hi").text == "hello"
   end
 
@@ -71,9 +78,9 @@ defmodule Pyrex.RecoveryTest do
       Pyrex.start_link(options(name, telemetry: tell, max_restarts: 2, max_seconds: 60, backoff_ms: 10))
 
     for n <- 1..3 do
-      panic(name)
+      before = panic(name)
       assert_receive {[:pyrex, :engine, :down], %{num_failures: ^n}}
-      if n < 3, do: reopened(name)
+      if n < 3, do: reopened(name, before)
     end
 
     assert_receive {:EXIT, ^supervisor, :shutdown}, 2_000

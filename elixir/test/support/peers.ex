@@ -19,9 +19,9 @@ defmodule Pyrex.Peers do
     {:ok, _peer, node} =
       :peer.start(%{
         name: :"peer-#{System.pid()}-#{System.unique_integer([:positive])}",
-        host: '127.0.0.1',
+        host: ~c"127.0.0.1",
         longnames: true,
-        args: ['-setcookie', Atom.to_charlist(Node.get_cookie()), '-pa' | :code.get_path()]
+        args: [~c"-setcookie", Atom.to_charlist(Node.get_cookie()), ~c"-pa" | :code.get_path()]
       })
 
     os_pid = os_pid(node)

@@ -97,7 +97,8 @@ defmodule Pyrex.Request.Server do
   defp refused(state, %Error{kind: :closed} = error) do
     case Table.engine(state.name) do
       {:ok, engine} when engine != state.engine and not is_nil(state.question.request) -> submit(state)
-      {:ok, _engine} -> {:error, error}
+      # It went down, and its owner has yet to notice.
+      {:ok, _engine} -> {:error, %{error | retry_after_ms: Table.fetch!(state.name, :options).backoff_ms}}
       {:error, reopening} -> {:error, %{error | retry_after_ms: reopening.retry_after_ms}}
     end
   end
