@@ -81,14 +81,19 @@ defmodule PyrexTest do
     assert {:error, %Error{kind: :closed}} = Pyrex.generate({Nobody, :nowhere@nohost}, "hi")
   end
 
-  test "structured answers are decoded", %{engine: engine} do
+  test "structured answers are decoded, and one that is cut off says so", %{engine: engine} do
     schema = %{type: "object", properties: %{a: %{type: "array", items: %{type: "integer"}}}, required: ["a"]}
+    assert Pyrex.generate!(engine, "json", schema: schema).object == %{"a" => [1, 2]}
 
-    case Pyrex.generate(engine, "json", schema: schema, max_tokens: 40) do
-      {:ok, result} -> assert result.object == %{"a" => [1, 2]}
-      # The scripted model has no vocabulary that a grammar could be compiled for.
-      {:error, error} -> assert error.kind in [:unsupported, :invalid_request]
-    end
+    assert {:error, %Error{kind: :invalid_request} = error} =
+             Pyrex.generate(engine, "json", schema: schema, max_tokens: 5)
+
+    assert error.message ==
+             "the answer ended at 5 tokens, before its JSON was complete: expected a higher max_tokens"
+
+    assert error.partial.text == ~S({"a":)
+    assert Pyrex.generate!(engine, "word", regex: "one tw.").text == "one two"
+    assert {:error, %Error{kind: :invalid_request}} = Pyrex.generate(engine, "word", regex: "(")
   end
 
   test "a deadline ends a request with what there was" do

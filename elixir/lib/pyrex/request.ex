@@ -94,6 +94,8 @@ defmodule Pyrex.Request do
       patience_ms ->
         Process.demonitor(ping, [:flush])
         Process.demonitor(alias, [:flush])
+        # Should the node come back, nobody waits any more.
+        Process.send(request.pid, :pyrex_close, [:nosuspend, :noconnect])
         [{:failed, lost(request, "no answer for #{2 * patience_ms} ms")}]
     end
   end

@@ -65,6 +65,7 @@ defmodule Pyrex.ClusterTest do
     Peers.signal(Peers.os_pid(slow), "KILL")
     assert {:ok, %Result{text: "hello"}} = Task.await(waiting, 10_000)
     eventually("the dead one is forgotten", fn -> Cluster.nodes(name) == [other] end)
+    refute Cluster.Loads.fetch(name, slow).fresh
 
     streaming = Task.async(fn -> Pyrex.generate({:cluster, name}, "long") end)
     eventually("it runs", fn -> running(other, name) == 1 end)
@@ -91,6 +92,18 @@ defmodule Pyrex.ClusterTest do
     # By now its reports are missed: nobody is sent there.
     for n <- 1..5, do: assert({:ok, _result} = Pyrex.generate({:cluster, name}, "hi", affinity: n))
     Peers.signal(os_pid, "CONT")
+    eventually("it holds nothing for a caller that has gone on", 5_000, fn -> running(silent, name) == 0 end)
+  end
+
+  test "an engine that is drained is asked last" do
+    name = name()
+    nodes = [drained, other] = [Peers.start(), Peers.start()]
+    for node <- nodes, do: Peers.serve(node, name)
+    assert Pyrex.drain({name, drained}) == {:ok, 0}
+    for n <- 1..5, do: assert({:ok, _result} = Pyrex.generate({:cluster, name}, "hi", affinity: n))
+    eventually("it tells nothing any more", fn -> not Cluster.loads(name)[drained].fresh end)
+    assert {:ok, request} = Pyrex.submit({:cluster, name}, "hi")
+    assert node(request.pid) == other
   end
 
   test "an engine that is stopped leaves the cluster first, and no request is lost" do

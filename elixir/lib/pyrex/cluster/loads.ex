@@ -50,12 +50,19 @@ defmodule Pyrex.Cluster.Loads do
   @impl true
   def init(nil) do
     :ets.new(__MODULE__, [:named_table, :public, read_concurrency: true])
+    # On a VM that is no node there is none to watch.
+    _watched = :net_kernel.monitor_nodes(true)
     {:ok, nil}
   end
 
   @impl true
   def handle_info({:load, name, node, num_requests, used_blocks}, state) do
     true = :ets.insert(__MODULE__, {{name, node}, num_requests, used_blocks, 0, now_ms()})
+    {:noreply, state}
+  end
+
+  def handle_info({:nodedown, node}, state) do
+    true = :ets.match_delete(__MODULE__, {{:_, node}, :_, :_, :_, :_})
     {:noreply, state}
   end
 

@@ -26,9 +26,10 @@ defmodule Pyrex.Cluster.Member do
   def handle_info(:tell, name), do: tell(name)
   def handle_info(_stray, name), do: {:noreply, name}
 
-  # An engine that is down tells nothing, and is soon the last that anybody asks.
+  # An engine that is down, or drained, tells nothing, and is soon the last that anybody asks.
   defp tell(name) do
-    with {:ok, stats} <- Engine.stats(name) do
+    with {:ok, _engine} <- Table.engine(name),
+         {:ok, stats} <- Engine.stats(name) do
       used = 1.0 - stats.num_free_blocks / max(stats.num_blocks, 1)
       Loads.tell(name, stats.num_waiting + stats.num_running, used)
     end
