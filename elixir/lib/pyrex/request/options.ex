@@ -78,7 +78,36 @@ defmodule Pyrex.Request.Options do
 
   defstruct [:constraint | for({name, default, _type} <- @fields, do: {name, default})]
 
-  @type t :: %__MODULE__{}
+  @type t :: %__MODULE__{
+          constraint: nil | {:json_schema | :regex | :lark, String.t()},
+          temperature: nil | number,
+          top_k: nil | pos_integer,
+          top_p: nil | number,
+          min_p: nil | number,
+          repetition_penalty: nil | number,
+          presence_penalty: nil | number,
+          frequency_penalty: nil | number,
+          logit_bias: [{non_neg_integer, number}],
+          seed: nil | non_neg_integer,
+          min_tokens: nil | non_neg_integer,
+          max_tokens: nil | pos_integer,
+          stop: [String.t()],
+          stop_token_ids: [non_neg_integer],
+          ignore_eos: boolean,
+          logprobs: nil | 0..20,
+          n: pos_integer,
+          priority: -128..127,
+          timeout_ms: nil | pos_integer,
+          cache_salt: nil | String.t(),
+          schema: nil | map | keyword | String.t(),
+          regex: nil | String.t(),
+          grammar: nil | String.t(),
+          tenant: term,
+          group: term,
+          tools: [map],
+          variables: map,
+          affinity: term
+        }
 
   @doc """
   Checks the options.

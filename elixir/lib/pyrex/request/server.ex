@@ -32,10 +32,8 @@ defmodule Pyrex.Request.Server do
 
   @impl true
   def init({name, question}) do
-    entry =
-      Map.take(question, [:caller, :tenant, :group])
-      |> Map.put(:began_ms, System.monotonic_time(:millisecond))
-
+    who = Map.take(question, [:caller, :tenant, :group])
+    entry = Map.put(who, :began_ms, System.monotonic_time(:millisecond))
     state = %__MODULE__{name: name, question: question, id: System.unique_integer([:positive])}
 
     with {:ok, _engine} <- Table.engine(name),
@@ -61,7 +59,7 @@ defmodule Pyrex.Request.Server do
 
   def handle_info(:pyrex_cancel, state) do
     Native.request_cancel(state.native)
-    {:noreply, state}
+    {:noreply, forget(state)}
   end
 
   def handle_info(:pyrex_close, state), do: abandon(state, "its consumer left")
@@ -146,10 +144,11 @@ defmodule Pyrex.Request.Server do
 
     if Event.final?(List.last(events)),
       do: stop(state, events),
-      else:
-        {:noreply,
-         %{state | span: Telemetry.observe(state.span, events), question: %{state.question | request: nil}}}
+      else: {:noreply, forget(%{state | span: Telemetry.observe(state.span, events)})}
   end
+
+  # From here on it cannot be submitted again.
+  defp forget(state), do: %{state | question: %{state.question | request: nil}}
 
   defp abandon(state, why) do
     Native.request_cancel(state.native)
