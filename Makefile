@@ -13,7 +13,7 @@ test: lint
 lint:
 	cargo fmt --all --check
 	cargo clippy --release --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps --package pyrex-core
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps --package pyrex-core --package pyrex-openai
 
 # Gemma 4's real vocabulary, fetched from a public package into .cache.
 test-vocab:

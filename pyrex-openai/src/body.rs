@@ -1,0 +1,120 @@
+//! A whole body: a conversation or a text to go on from, and all that goes with it.
+
+use crate::Asked;
+use crate::format::grammar;
+use crate::messages::messages;
+use crate::object::{Object, Read, Refusal, count, expected, flag, list, object, text, token_id, whole};
+use crate::sampling::{chat_logprobs, params, text_logprobs};
+use crate::tools::tools;
+use crate::unserved;
+use pyrex_core::{Chat, Constraint, EncodedPrompt, Input, Message, Prompt, Request, SamplingParams};
+use serde_json::Value;
+use std::time::{Duration, Instant};
+
+/// What the body asks.
+pub(crate) fn asked(body: Value, defaults: &SamplingParams) -> Read<Asked> {
+    let mut body = Object::new(body)?;
+    let mut sampling = params(&mut body, defaults)?;
+    let input = match (body.take("messages", messages)?, body.take("prompt", prompt)?) {
+        (Some(messages), None) => {
+            chat_logprobs(&mut body, &mut sampling.logprobs)?;
+            chat(&mut body, messages)?.into()
+        }
+        (None, Some(prompt)) => {
+            text_logprobs(&mut body, &mut sampling.logprobs)?;
+            prompt
+        }
+        (Some(_), Some(_)) => return Err(Refusal::wrong("has both messages and a prompt, expected one")),
+        (None, None) => return Err(Refusal::wrong("has neither messages nor a prompt, expected one")),
+    };
+    let mut request = Request::new(input).with_sampling(sampling);
+    request.constraint = grammar(&mut body)?.map(Constraint::from);
+    request.num_completions = num_completions(&mut body)?;
+    body.set("priority", &mut request.priority, |value| whole(value, "a whole number from -128 to 127"))?;
+    body.set("cache_salt", &mut request.cache_salt, text)?;
+    body.set("timeout_ms", &mut request.deadline, deadline)?;
+    let stream = body.take("stream", flag)?.unwrap_or(false);
+    let asked = Asked {
+        request,
+        model: body.take("model", text)?,
+        stream,
+        include_usage: include_usage(&mut body, stream)?,
+        user: body.take("user", text)?,
+    };
+    body.finish(unserved::BODY)?;
+    Ok(asked)
+}
+
+fn chat(body: &mut Object, messages: Vec<Message>) -> Read<Chat> {
+    let tools = tools(body)?;
+    let mut variables = body.take("chat_template_kwargs", object)?.unwrap_or_default();
+    // The template sees the body's own, whatever else has their names.
+    if let Some(taken) = ["messages", "tools"].iter().find(|name| variables.contains_key(**name)) {
+        let refusal = Refusal::wrong("is the body's own, expected another name");
+        return Err(refusal.within(taken).within("chat_template_kwargs"));
+    }
+    if let Some(wanted) = body.take("add_generation_prompt", flag)?
+        && variables.insert("add_generation_prompt".to_owned(), wanted.into()).is_some()
+    {
+        return Err(Refusal::wrong("is in chat_template_kwargs too").within("add_generation_prompt"));
+    }
+    Ok(Chat { messages, tools, variables })
+}
+
+fn prompt(value: Value) -> Read<Input> {
+    let is_prompt = |item: &Value| item.is_string() || item.is_array();
+    match &value {
+        Value::Array(items) if items.first().is_some_and(is_prompt) => {
+            let mut prompts = list(value, one_prompt)?;
+            match (prompts.pop(), prompts.len()) {
+                (Some(only), 0) => Ok(only),
+                _ => Err(Refusal::unsupported("a list of several is not supported, expected one prompt")),
+            }
+        }
+        _ => one_prompt(value),
+    }
+}
+
+fn one_prompt(value: Value) -> Read<Input> {
+    match value {
+        Value::String(text) => Ok(Prompt::Text(text).into()),
+        Value::Array(ids) if ids.is_empty() => Err(Refusal::wrong("is an empty list, expected token ids")),
+        Value::Array(_) => Ok(EncodedPrompt { input_ids: list(value, token_id)?, images: Vec::new() }.into()),
+        other => Err(expected(&other, "a string or a list")),
+    }
+}
+
+/// `best_of` chooses among more answers than it gives, unless both numbers are the same.
+fn num_completions(body: &mut Object) -> Read<usize> {
+    let n = body.take("n", count)?.unwrap_or(1);
+    match body.take("best_of", count)? {
+        Some(best_of) if best_of != n => {
+            let what = format_args!("{best_of} is not supported, expected n, which is {n}");
+            Err(Refusal::unsupported(what).within("best_of"))
+        }
+        _ => Ok(n),
+    }
+}
+
+fn deadline(value: Value) -> Read<Option<Instant>> {
+    match whole(value, "a whole number of at least 1")? {
+        0 => Err(Refusal::wrong("is 0, expected a whole number of at least 1")),
+        // What lies beyond the end of the clock is never late.
+        timeout_ms => Ok(Instant::now().checked_add(Duration::from_millis(timeout_ms))),
+    }
+}
+
+fn include_usage(body: &mut Object, stream: bool) -> Read<bool> {
+    let options = body.take("stream_options", |options| {
+        let mut options = Object::new(options)?;
+        let include_usage = options.take("include_usage", flag)?.unwrap_or(false);
+        options.finish(unserved::STREAM_OPTIONS)?;
+        Ok(include_usage)
+    })?;
+    match options {
+        Some(_) if !stream => {
+            Err(Refusal::wrong("is given, expected stream to be true").within("stream_options"))
+        }
+        options => Ok(options.unwrap_or(false)),
+    }
+}
