@@ -7,7 +7,7 @@
 # SANITIZER=address looks at the unsafe code of our dependencies instead.
 set -eu
 cd "$(dirname "$0")/.."
-targets="checkpoint safetensors image prompt template openai"
+targets="checkpoint safetensors image prompt template openai capi"
 seconds=${FUZZ_SECONDS:-60}
 sanitizer=${SANITIZER:-none}
 
@@ -37,7 +37,7 @@ for tensors in '{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}' \
     printf "\\$(printf %o $((${#tensors} * 255 / (${#tensors} + 8) + 1)))%s01234567" "$tensors" > "$name.framed"
 done
 for letters in abcdefgh 0123456789abcdef; do
-    for target in checkpoint prompt; do
+    for target in checkpoint prompt capi; do
         printf '%s%s%s%s' $letters $letters $letters $letters > "fuzz/seeds/$target/${#letters}"
     done
 done
