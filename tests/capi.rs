@@ -2,6 +2,8 @@
 //!
 //! With the feature `c-tools`, which scripts/test-c.sh turns on, valgrind and clang look at them too.
 
+#[path = "support/arguments.rs"]
+mod arguments;
 #[path = "support/c.rs"]
 mod c;
 
@@ -14,7 +16,7 @@ fn arguments(name: &str, how: How) -> Vec<String> {
     let shapes = || model_dir("shapes").display().to_string();
     let picture = |name: &str| format!("{}/examples/{name}.png", shapes());
     let scratch = || {
-        let folder = c::folder().join(format!("{name}-{}", how as usize));
+        let folder = c::folder().join(format!("scratch-{name}-{}", how as usize));
         std::fs::create_dir_all(&folder).unwrap();
         folder.display().to_string()
     };
@@ -88,6 +90,46 @@ fn every_program_is_run() {
     let mut names: Vec<String> = names.filter_map(|name| Some(name.strip_suffix(".c")?.to_owned())).collect();
     names.sort();
     assert_eq!(names, PROGRAMS);
+}
+
+/// Writes the program that calls every function, and runs it.
+fn check_arguments(how: How) {
+    let read = |path| std::fs::read_to_string(pyrex_tests::repository().join(path)).unwrap();
+    let program = arguments::program(&read("include/pyrex.h"), &read("tests/c/fixtures.h"));
+    let source = c::folder().join(format!("arguments-{}.c", how as usize));
+    std::fs::write(&source, program.unwrap_or_else(|missing| panic!("{missing}"))).unwrap();
+    c::check(&source, how, &arguments("arguments", how));
+}
+
+#[test]
+fn every_function_takes_every_argument() {
+    check_arguments(Plain);
+}
+
+#[test]
+fn every_function_takes_every_argument_under_sanitizers() {
+    check_arguments(Sanitized);
+}
+
+#[cfg(feature = "c-tools")]
+#[test]
+fn every_function_takes_every_argument_under_valgrind() {
+    check_arguments(How::Valgrind);
+}
+
+#[test]
+fn a_function_without_fixtures_is_missed() {
+    let header = "extern \"C\" {\n/** A; comment. */\npyrex_status_t pyrex_new(const char *const *a, size_t num_a);\n#ifdef";
+    let missing = arguments::program(header, "#define VALID_a NULL").unwrap_err();
+    assert_eq!(missing, "pyrex_new takes a size_t num_a: tests/c/fixtures.h has none");
+}
+
+#[test]
+fn the_library_exports_what_the_header_declares() {
+    let header = std::fs::read_to_string(pyrex_tests::repository().join("include/pyrex.h")).unwrap();
+    let mut declared: Vec<String> = arguments::functions(&header).into_iter().map(|it| it.name).collect();
+    declared.sort();
+    assert_eq!(c::exports(), declared);
 }
 
 #[test]

@@ -70,6 +70,16 @@ pub(crate) fn source(name: &str) -> PathBuf {
     repository().join(format!("tests/c/{name}.c"))
 }
 
+/// The names that the shared library exports, in order.
+pub(crate) fn exports() -> Vec<String> {
+    let mut command = Command::new("nm");
+    command.args(["--dynamic", "--defined-only", "--format=just-symbols"]);
+    let output = run(command.arg(FOLDER.join("libpyrex.so")));
+    let mut names: Vec<String> = output.lines().map(str::to_owned).collect();
+    names.sort();
+    names
+}
+
 /// Builds a program and runs it.
 pub(crate) fn check(source: &Path, how: How, arguments: &[String]) {
     let program = compile(source, how);
@@ -93,8 +103,8 @@ pub(crate) fn check(source: &Path, how: How, arguments: &[String]) {
     run(command.arg(program).args(arguments));
 }
 
-/// Runs a command; it must succeed.
-pub(crate) fn run(command: &mut Command) {
+/// What a command writes; it must succeed.
+pub(crate) fn run(command: &mut Command) -> String {
     let Output { status, stdout, stderr } =
         command.output().unwrap_or_else(|e| panic!("{command:?}: {e}; is it installed?"));
     assert!(
@@ -103,6 +113,7 @@ pub(crate) fn run(command: &mut Command) {
         String::from_utf8_lossy(&stdout),
         String::from_utf8_lossy(&stderr)
     );
+    String::from_utf8_lossy(&stdout).into_owned()
 }
 
 fn compile(source: &Path, how: How) -> PathBuf {
