@@ -1,5 +1,6 @@
 /* cancel MODEL PICTURE...: a request can be cancelled wherever it is, ends once, and gives back all that it held. */
 #include "check.h"
+#include <pthread.h>
 
 enum { LONG = 2000 };
 
@@ -78,6 +79,34 @@ static void at_once_and_twice(pyrex_engine_t *engine, pyrex_prompt_t *prompt) {
   cancel(engine, request);
 }
 
+/* Waits for the end of a request, on another thread. */
+static void *read_to_the_end(void *request) {
+  const pyrex_event_t *event;
+  pyrex_status_t status;
+  int32_t ended_with = PYREX_OK;
+  /* Busy where the other thread looks at the same moment. */
+  while ((status = pyrex_request_next(request, PYREX_FOREVER, &event)) == PYREX_OK || status == PYREX_BUSY) {
+    if (status == PYREX_OK) ended_with = event->status;
+  }
+  CHECK_STATUS(PYREX_ENDED, status);
+  CHECK_STATUS(PYREX_CANCELLED, ended_with);
+  return NULL;
+}
+
+static void while_another_thread_waits(pyrex_engine_t *engine, pyrex_prompt_t *prompt) {
+  pyrex_request_t *running = submit(engine, prompt, LONG);
+  wait_for(running, PYREX_EVENT_TOKEN);
+  pyrex_request_t *waiting = submit(engine, prompt, LONG);
+  pthread_t reader;
+  CHECK(pthread_create(&reader, NULL, read_to_the_end, waiting) == 0);
+  const pyrex_event_t *event;
+  WAIT_UNTIL(pyrex_request_try_next(waiting, &event) == PYREX_BUSY);
+  OK(pyrex_request_cancel(waiting));
+  CHECK(pthread_join(reader, NULL) == 0);
+  pyrex_request_free(waiting);
+  cancel(engine, running);
+}
+
 static void after_the_end(pyrex_engine_t *engine, pyrex_prompt_t *prompt) {
   pyrex_request_t *request = submit(engine, prompt, 2);
   answer_t answer = read_answer(request);
@@ -110,6 +139,7 @@ int main(int argc, char **argv) {
   in_a_long_prompt(engine);
   in_the_answer(engine, prompt);
   at_once_and_twice(engine, prompt);
+  while_another_thread_waits(engine, prompt);
   after_the_end(engine, prompt);
 
   pyrex_prompt_free(prompt);

@@ -143,6 +143,12 @@ static inline pyrex_stats_t stats_of(const pyrex_engine_t *engine) {
     } \
   } while (0)
 
+/* Takes so long that another thread that does not wait for this one is caught at it. */
+static inline void linger(void) {
+  struct timespec time = {0, 50 * 1000 * 1000};
+  nanosleep(&time, NULL);
+}
+
 /* Waits until nobody is left in the engine and all that requests held is given back. */
 static inline void check_empty(const pyrex_engine_t *engine) {
   /* The figures are those of the last step that ended: one more makes sure that they know of all before it. */

@@ -18,7 +18,6 @@ typedef struct {
 
 static mapped_t mapped[NUM_FILES];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t released = PTHREAD_COND_INITIALIZER;
 
 /* Called from any thread. */
 static void release(void *release_data) {
@@ -26,7 +25,6 @@ static void release(void *release_data) {
   pthread_mutex_lock(&lock);
   CHECK(file->num_releases++ == 0);
   CHECK(file->len == 0 || munmap(file->bytes, file->len) == 0);
-  pthread_cond_signal(&released);
   pthread_mutex_unlock(&lock);
 }
 
@@ -46,14 +44,16 @@ static void map_all(const char *model, pyrex_file_t *files) {
   }
 }
 
-/* Waits for all of them: the last may come a moment after the engine was freed. */
-static void check_released(void) {
+static int num_released(void) {
+  int num = 0;
   pthread_mutex_lock(&lock);
-  for (int i = 0; i < NUM_FILES; i++) {
-    while (mapped[i].num_releases == 0) pthread_cond_wait(&released, &lock);
-  }
+  for (int i = 0; i < NUM_FILES; i++) num += mapped[i].num_releases;
   pthread_mutex_unlock(&lock);
+  return num;
 }
+
+/* Waits for all of them: the last may come a moment after the engine was freed. */
+static void check_released(void) { WAIT_UNTIL(num_released() == NUM_FILES); }
 
 static void check_refused(const pyrex_file_t *files, pyrex_status_t expected, const char *words,
                           const pyrex_engine_options_t *options) {

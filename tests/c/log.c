@@ -5,6 +5,8 @@
 /* On the heap, so that a line after pyrex_engine_free() is found. */
 typedef struct {
   pthread_mutex_t lock;
+  int lingers;
+  int num_inside;
   int num_lines[PYREX_LOG_TRACE + 1];
 } lines_t;
 
@@ -13,8 +15,23 @@ static void on_line(void *log_data, int32_t level, const char *target, const cha
   CHECK(level >= PYREX_LOG_ERROR && level <= PYREX_LOG_TRACE);
   CHECK(strncmp(target, "pyrex", 5) == 0 && strlen(message) > 0 && strchr(message, '\n') == NULL);
   pthread_mutex_lock(&lines->lock);
+  int lingers = lines->lingers;
   lines->num_lines[level] += 1;
+  lines->num_inside += 1;
   pthread_mutex_unlock(&lines->lock);
+  if (lingers) linger();
+  pthread_mutex_lock(&lines->lock);
+  lines->num_inside -= 1;
+  pthread_mutex_unlock(&lines->lock);
+}
+
+/* Whether a line is just being told; all that come later take long. */
+static int is_inside(lines_t *lines) {
+  pthread_mutex_lock(&lines->lock);
+  lines->lingers = 1;
+  int found = lines->num_inside;
+  pthread_mutex_unlock(&lines->lock);
+  return found > 0;
 }
 
 static lines_t listen(const char *model, int32_t level) {
@@ -35,8 +52,11 @@ static lines_t listen(const char *model, int32_t level) {
   check_empty(engine);
 
   /* This one has much to tell when the engine goes, but nobody is told. */
+  is_inside(lines);
   request = submit(engine, prompt, 1000);
   pyrex_prompt_free(prompt);
+  /* Freeing the engine waits for the line that is told meanwhile. */
+  if (level >= PYREX_LOG_DEBUG) WAIT_UNTIL(is_inside(lines));
   pyrex_engine_free(engine);
   lines_t told = *lines;
   memset(lines, 0x5a, sizeof *lines);

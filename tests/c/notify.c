@@ -106,6 +106,26 @@ static void told_of_what_came_before(pyrex_engine_t *engine, pyrex_prompt_t *pro
   free_bell(bell);
 }
 
+static pthread_t main_thread;
+
+static void ring_and_linger(void *user_data) {
+  if (pthread_equal(pthread_self(), main_thread)) return;
+  ring(user_data);
+  linger();
+  ring(user_data);
+}
+
+/* pyrex_request_free() waits for the call that is under way: what it uses may go behind that. */
+static void freed_during_a_call(pyrex_engine_t *engine, pyrex_prompt_t *prompt) {
+  bell_t *bell = new_bell();
+  pyrex_request_t *request = submit_with(engine, prompt, bell, 1000);
+  OK(pyrex_request_set_notify(request, ring_and_linger));
+  WAIT_UNTIL(num_calls(bell) % 2 == 1);
+  pyrex_request_free(request);
+  CHECK(num_calls(bell) % 2 == 0);
+  free_bell(bell);
+}
+
 /* Reads without waiting, on the engine's thread, and frees the request when it has ended. */
 static void read_and_free(void *user_data) {
   bell_t *bell = user_data;
@@ -150,10 +170,12 @@ static void cancelled_from_inside(pyrex_engine_t *engine, pyrex_prompt_t *prompt
 }
 
 int main(int argc, char **argv) {
+  main_thread = pthread_self();
   pyrex_engine_t *engine = open_engine(argument(argc, argv, 1, "the folder of a model"));
   pyrex_prompt_t *prompt = ask("Describe this image.");
   many(engine, prompt, argc > 2 ? atoi(argv[2]) : 60);
   told_of_what_came_before(engine, prompt);
+  freed_during_a_call(engine, prompt);
   cancelled_from_inside(engine, prompt);
   freed_from_inside(engine, prompt);
   pyrex_prompt_free(prompt);

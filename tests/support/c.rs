@@ -30,6 +30,9 @@ pub(crate) enum How {
     /// Under valgrind's memcheck, which sees into the library as well.
     #[cfg(feature = "c-tools")]
     Valgrind,
+    /// With gcc's thread sanitizer in the program, but not in the library: see tests/c/tsan.supp.
+    #[cfg(feature = "c-tools")]
+    ThreadSanitized,
 }
 
 /// Where programs are put and the libraries are found under the names that a linker and a loader look for.
@@ -93,6 +96,11 @@ pub(crate) fn check(source: &Path, how: How, arguments: &[String]) {
             command.env("UBSAN_OPTIONS", "print_stacktrace=1");
         }
         #[cfg(feature = "c-tools")]
+        How::ThreadSanitized => {
+            let suppressions = repository().join("tests/c/tsan.supp");
+            command.env("TSAN_OPTIONS", format!("suppressions={}", suppressions.display()));
+        }
+        #[cfg(feature = "c-tools")]
         How::Valgrind => {
             command.args(["valgrind", "--quiet", "--error-exitcode=99", "--leak-check=full"]);
             command.args(["--errors-for-leak-kinds=definite", "--show-leak-kinds=definite"]);
@@ -124,12 +132,18 @@ fn compile(source: &Path, how: How) -> PathBuf {
         How::Sanitized => format!("{stem}-sanitized"),
         #[cfg(feature = "c-tools")]
         How::Valgrind => format!("{stem}-valgrind"),
+        #[cfg(feature = "c-tools")]
+        How::ThreadSanitized => format!("{stem}-thread-sanitized"),
     };
     let program = FOLDER.join(name);
     let mut command = compiler("gcc");
     command.args(FLAGS).arg(source).arg("-o").arg(&program);
     if how == How::Sanitized {
         command.args(["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]);
+    }
+    #[cfg(feature = "c-tools")]
+    if how == How::ThreadSanitized {
+        command.arg("-fsanitize=thread");
     }
     if how == How::Static {
         command.arg(libraries().join("libpyrex.a")).args(NATIVE_LIBRARIES);
@@ -139,6 +153,12 @@ fn compile(source: &Path, how: How) -> PathBuf {
     }
     run(command.arg("-lm"));
     program
+}
+
+/// Whether clang has nothing to say about a source.
+#[cfg(feature = "c-tools")]
+pub(crate) fn check_with_clang(source: &Path) {
+    run(compiler("clang").args(FLAGS).arg("-fsyntax-only").arg(source));
 }
 
 /// A compiler that finds the header and what the programs share.
