@@ -9,10 +9,9 @@
 #include <stdlib.h>
 
 static void check(pyrex_status_t status) {
-  if (status != PYREX_OK) {
-    fprintf(stderr, "%s: %s\n", pyrex_status_name(status), pyrex_last_error_message());
-    exit(1);
-  }
+  if (status == PYREX_OK) return;
+  fprintf(stderr, "%s: %s\n", pyrex_status_name(status), pyrex_last_error_message());
+  exit(1);
 }
 
 int main(int argc, char **argv) {
@@ -22,7 +21,7 @@ int main(int argc, char **argv) {
   pyrex_prompt_t *prompt;
   pyrex_request_t *request;
   const pyrex_event_t *event;
-  int failed = 0;
+  pyrex_status_t status = PYREX_OK;
 
   check(pyrex_engine_open(model, NULL, &engine));
   check(pyrex_prompt_new(&prompt));
@@ -30,22 +29,15 @@ int main(int argc, char **argv) {
   check(pyrex_prompt_add_image_file(prompt, image));
   check(pyrex_prompt_add_text(prompt, "Describe this image.", PYREX_NUL_TERMINATED));
   check(pyrex_engine_submit(engine, prompt, NULL, &request));
-
-  pyrex_status_t status;
-  while ((status = pyrex_request_next(request, PYREX_FOREVER, &event)) == PYREX_OK) {
-    if (event->kind == PYREX_EVENT_FAILED) {
-      fprintf(stderr, "%s: %s\n", pyrex_status_name(event->status), event->text);
-      failed = 1;
-    } else {
-      fwrite(event->text, 1, event->text_len, stdout);
-      fflush(stdout);
-    }
+  while (pyrex_request_next(request, PYREX_FOREVER, &event) == PYREX_OK) {
+    status = event->status;
+    if (status == PYREX_OK) fputs(event->text, stdout);
+    else fprintf(stderr, "%s: %s\n", pyrex_status_name(status), event->text);
+    fflush(stdout);
   }
-  if (status != PYREX_ENDED) check(status);
   puts("");
-
   pyrex_request_free(request);
   pyrex_prompt_free(prompt);
   pyrex_engine_free(engine);
-  return failed;
+  return status == PYREX_OK ? 0 : 1;
 }
