@@ -107,6 +107,14 @@ result<T> made(pyrex_status_t status, T value) {
   return {status, pyrex_last_error_message()};
 }
 
+/// What `call` writes through the pointer it is given.
+template <class T, class Call>
+result<T> written(Call &&call) {
+  T value{};
+  const pyrex_status_t status = call(&value);
+  return made(status, std::move(value));
+}
+
 #ifndef PYREX_NO_EXCEPTIONS
 inline void check(pyrex_status_t status) {
   if (status != PYREX_OK) throw error(status, pyrex_last_error_message());
@@ -129,21 +137,25 @@ bool contained(Call &&call) noexcept {
 #endif
 }
 
-/// As many ids as there are: `count(ids, capacity, num_tokens)` writes as many as fit.
-template <class Count>
-result<std::vector<std::uint32_t>> all_ids(Count &&count) {
+/// As many ids as there are: `write(ids, capacity, num_tokens)` writes as many as fit.
+template <class Write>
+result<std::vector<std::uint32_t>> all_ids(Write &&write) {
   std::vector<std::uint32_t> ids;
   std::size_t num_tokens = 0;
-  pyrex_status_t status = count(nullptr, 0, &num_tokens);
+  pyrex_status_t status = write(nullptr, 0, &num_tokens);
   if (status == PYREX_OK) {
     ids.resize(num_tokens);
-    status = count(ids.data(), ids.size(), &num_tokens);
+    status = write(ids.data(), ids.size(), &num_tokens);
   }
   return made(status, std::move(ids));
 }
 
-/// A text that C gave.
-inline result<std::string> text(pyrex_status_t status, char *given, std::size_t len) {
+/// The text that `give(text, len)` gives, which C frees.
+template <class Give>
+result<std::string> text(Give &&give) {
+  char *given = nullptr;
+  std::size_t len = 0;
+  const pyrex_status_t status = give(&given, &len);
   const std::unique_ptr<char, freed_by<pyrex_string_free>> text(given);
   return made(status, status == PYREX_OK ? std::string(given, len) : std::string());
 }
@@ -214,19 +226,13 @@ class prompt {
   }
 
   static result<prompt> try_from_text(std::string_view text) {
-    pyrex_prompt_t *made = nullptr;
-    const pyrex_status_t status = pyrex_prompt_from_text(text.data(), text.size(), &made);
-    return detail::made(status, prompt(made));
+    return made([&](pyrex_prompt_t **made) { return pyrex_prompt_from_text(text.data(), text.size(), made); });
   }
   static result<prompt> try_from_ids(const std::vector<std::uint32_t> &token_ids) {
-    pyrex_prompt_t *made = nullptr;
-    const pyrex_status_t status = pyrex_prompt_from_ids(token_ids.data(), token_ids.size(), &made);
-    return detail::made(status, prompt(made));
+    return made([&](pyrex_prompt_t **made) { return pyrex_prompt_from_ids(token_ids.data(), token_ids.size(), made); });
   }
   static result<prompt> try_from_json(std::string_view json) {
-    pyrex_prompt_t *made = nullptr;
-    const pyrex_status_t status = pyrex_prompt_from_json(json.data(), json.size(), &made);
-    return detail::made(status, prompt(made));
+    return made([&](pyrex_prompt_t **made) { return pyrex_prompt_from_json(json.data(), json.size(), made); });
   }
 
   [[nodiscard]] pyrex_status_t try_add_turn(const std::string &role) {
@@ -271,6 +277,13 @@ class prompt {
 
  private:
   explicit prompt(pyrex_prompt_t *made) noexcept : prompt_(made) {}
+
+  template <class Make>
+  static result<prompt> made(Make &&make) {
+    pyrex_prompt_t *made = nullptr;
+    const pyrex_status_t status = make(&made);
+    return detail::made(status, prompt(made));
+  }
 
 #ifndef PYREX_NO_EXCEPTIONS
   prompt &after(pyrex_status_t status) {
@@ -324,9 +337,7 @@ class request {
   [[nodiscard]] pyrex_status_t try_cancel() const { return pyrex_request_cancel(get()); }
 
   result<std::int32_t> try_descriptor() {
-    std::int32_t descriptor = -1;
-    const pyrex_status_t status = pyrex_request_descriptor(get(), &descriptor);
-    return detail::made(status, descriptor);
+    return detail::written<std::int32_t>([&](auto *written) { return pyrex_request_descriptor(get(), written); });
   }
 
 #ifndef PYREX_NO_EXCEPTIONS
@@ -450,30 +461,31 @@ class engine {
   }
 
   result<pyrex_engine_info_t> try_info() const {
-    pyrex_engine_info_t info{};
-    info.struct_size = sizeof info;
-    const pyrex_status_t status = pyrex_engine_info(get(), &info);
-    return detail::made(status, info);
+    return detail::written<pyrex_engine_info_t>([&](auto *info) {
+      info->struct_size = sizeof *info;
+      return pyrex_engine_info(get(), info);
+    });
   }
   result<pyrex_stats_t> try_stats() const {
-    pyrex_stats_t stats{};
-    stats.struct_size = sizeof stats;
-    const pyrex_status_t status = pyrex_engine_stats(get(), &stats);
-    return detail::made(status, stats);
+    return detail::written<pyrex_stats_t>([&](auto *stats) {
+      stats->struct_size = sizeof *stats;
+      return pyrex_engine_stats(get(), stats);
+    });
   }
   result<std::string> try_stats_json() const {
-    char *json = nullptr;
-    const pyrex_status_t status = pyrex_engine_stats_json(get(), &json);
-    return detail::text(status, json, json ? std::string_view(json).size() : 0);
+    return detail::text([&](char **json, std::size_t *len) {
+      const pyrex_status_t status = pyrex_engine_stats_json(get(), json);
+      if (status == PYREX_OK) *len = std::string_view(*json).size();
+      return status;
+    });
   }
   [[nodiscard]] pyrex_status_t try_probe(std::chrono::milliseconds timeout) const {
     return pyrex_engine_probe(get(), detail::millis(timeout));
   }
   /// Gives how many requests were cut off.
   result<std::uint64_t> try_drain(std::chrono::milliseconds timeout) const {
-    std::uint64_t num_cut_off = 0;
-    const pyrex_status_t status = pyrex_engine_drain(get(), detail::millis(timeout), &num_cut_off);
-    return detail::made(status, num_cut_off);
+    return detail::written<std::uint64_t>(
+        [&](auto *num_cut_off) { return pyrex_engine_drain(get(), detail::millis(timeout), num_cut_off); });
   }
 
   result<std::vector<std::uint32_t>> try_tokenize(std::string_view text) const {
@@ -482,10 +494,9 @@ class engine {
     });
   }
   result<std::string> try_detokenize(const std::vector<std::uint32_t> &token_ids) const {
-    char *text = nullptr;
-    std::size_t len = 0;
-    const pyrex_status_t status = pyrex_engine_detokenize(get(), token_ids.data(), token_ids.size(), &text, &len);
-    return detail::text(status, text, len);
+    return detail::text([&](char **text, std::size_t *len) {
+      return pyrex_engine_detokenize(get(), token_ids.data(), token_ids.size(), text, len);
+    });
   }
   result<std::vector<std::uint32_t>> try_encode(const prompt &prompt) const {
     return detail::all_ids([&](std::uint32_t *ids, std::size_t capacity, std::size_t *num_tokens) {
@@ -493,10 +504,9 @@ class engine {
     });
   }
   result<std::string> try_apply_template(const prompt &prompt) const {
-    char *text = nullptr;
-    std::size_t len = 0;
-    const pyrex_status_t status = pyrex_engine_apply_template(get(), prompt.get(), &text, &len);
-    return detail::text(status, text, len);
+    return detail::text([&](char **text, std::size_t *len) {
+      return pyrex_engine_apply_template(get(), prompt.get(), text, len);
+    });
   }
 
 #ifndef PYREX_NO_EXCEPTIONS
