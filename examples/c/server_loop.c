@@ -61,23 +61,27 @@ static void watch(const server_t *server, int descriptor, session_t *of) {
   }
 }
 
-/* A refused request, such as one too many, is told to who asked, and is nobody else's concern. */
-static void ask(server_t *server, const char *text) {
+static pyrex_status_t submit(const pyrex_engine_t *engine, const char *text, pyrex_request_t **request) {
   pyrex_prompt_t *prompt;
-  pyrex_request_t *request;
-  unsigned long number = ++server->num_asked;
-
-  check(pyrex_prompt_new(&prompt));
-  check(pyrex_prompt_add_turn(prompt, "user"));
-  check(pyrex_prompt_add_text(prompt, text, PYREX_NUL_TERMINATED));
-  pyrex_status_t status = pyrex_engine_submit(server->engine, prompt, NULL, &request);
+  pyrex_status_t status = pyrex_prompt_new(&prompt);
+  if (status == PYREX_OK) status = pyrex_prompt_add_turn(prompt, "user");
+  if (status == PYREX_OK) status = pyrex_prompt_add_text(prompt, text, PYREX_NUL_TERMINATED);
+  if (status == PYREX_OK) status = pyrex_engine_submit(engine, prompt, NULL, request);
   pyrex_prompt_free(prompt);
+  return status;
+}
+
+/* What is refused, such as a line that is not UTF-8 or one request too many, is told to who asked, and is nobody else's concern. */
+static void ask(server_t *server, const char *text) {
+  unsigned long number = ++server->num_asked;
+  pyrex_request_t *request;
+  int32_t descriptor;
+
+  pyrex_status_t status = submit(server->engine, text, &request);
   if (status != PYREX_OK) {
-    printf("%lu failed: %s\n", number, pyrex_last_error_message());
+    printf("%lu failed: %s\n", number, pyrex_status_name(status));
     return;
   }
-
-  int32_t descriptor;
   check(pyrex_request_descriptor(request, &descriptor));
   session_t *made = malloc(sizeof *made);
   if (made == NULL) fail("malloc", "no memory");

@@ -95,13 +95,13 @@ pub(crate) fn check_describe(path: &Path) {
     }
 }
 
-/// Two requests are answered, one that is cancelled at once ends, and what names no request does nothing.
+/// Requests are answered, one that is cancelled at once ends, and a line that is no text is refused alone.
 pub(crate) fn check_server_loop(path: &Path) {
     let mut command = program(path);
     let mut server = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let lines = "What is a circle?\nDescribe a square.\nTell a long story.\ncancel 3\ncancel 99\n\nDescribe a square.";
+    let lines = b"What is a circle?\nDescribe a square.\nTell a long story.\ncancel 3\ncancel 99\n\n\xff\nDescribe a square.";
     // It is closed behind that, and the server ends when all is answered.
-    server.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    server.stdin.take().unwrap().write_all(lines).unwrap();
     let output = server.wait_with_output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{said}");
@@ -112,9 +112,10 @@ pub(crate) fn check_server_loop(path: &Path) {
     let ended = |number: usize| said.lines().find(|line| line.starts_with(&format!("{number} "))).unwrap();
     assert_eq!(text(1), "A circle is a round shape with no corners.");
     assert_eq!(text(2), "A square is a shape with four equal sides and four corners.");
-    assert_eq!((text(4), &ended(4)[1..]), (text(2), &ended(2)[1..]));
+    assert_eq!((text(5), &ended(5)[1..]), (text(2), &ended(2)[1..]));
     assert_eq!(ended(1), "1 finished: 11 tokens");
     assert_eq!(ended(3), "3 failed: cancelled");
+    assert_eq!(ended(4), "4 failed: invalid_request");
 }
 
 #[test]
