@@ -16,12 +16,11 @@ install() {
         echo "missing: $* (Debian: apt-get install $*)" >&2
         exit 1
     fi
+    apt-get update
     apt-get install --yes --no-install-recommends "$@"
 }
-if [ -n "$missing" ]; then
-    # shellcheck disable=SC2086 # one word for each package
-    { [ "$(id -u)" != 0 ] || apt-get update; } && install $missing
-fi
+# shellcheck disable=SC2086 # one word for each package
+[ -z "$missing" ] || install $missing
 has_runtime || install "libclang-rt-$(clang -dumpversion | cut -d. -f1)-dev"
 # As `make test` builds it, so that nothing is built twice.
 exec cargo test --release --workspace --features pyrex-tests/c-tools --test capi --test install --test header
