@@ -55,7 +55,7 @@ int main(int argc, char **argv) {
   int num_left = num_jobs, num_events = 0, num_idle = 0;
   while (num_left > 0) {
     struct epoll_event ready[8];
-    int num_ready = epoll_wait(epoll, ready, 8, 60000);
+    int num_ready = epoll_wait(epoll, ready, 8, 300000);
     CHECK(num_ready > 0);
     for (int i = 0; i < num_ready; i++) {
       job_t *job = ready[i].data.ptr;
