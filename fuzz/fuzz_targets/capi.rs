@@ -99,8 +99,9 @@ fn open(input: &mut Unstructured<'_>) -> Result<()> {
         max_sequences: count(input)?,
         max_waiting: count(input)?,
         max_events: count(input)?,
-        kv_cache_bytes: count(input)?,
-        kv_cache_fraction: number(input)?.into(),
+        // A cache that the machine has room for is made, and the heap of a target has less.
+        kv_cache_bytes: *input.choose(&[1 << 20, 1, 1 << 50, u64::MAX])?,
+        kv_cache_fraction: *input.choose(&[0.0, f64::NAN, -1.0, 2.0, 1e-9])?,
         no_prefix_cache: input.arbitrary()?,
         log_level: input.int_in_range(-1..=6)?,
         reader_timeout_ms: count(input)?,
