@@ -1,4 +1,7 @@
-.PHONY: setup demo test test-vocab test-html header bench golden story lint soak fuzz
+# Where `make install` puts libpyrex; DESTDIR goes before it, for who makes a package.
+PREFIX ?= /usr/local
+
+.PHONY: setup demo install test test-c test-vocab test-html header bench golden story lint soak fuzz
 
 # Everything the build needs comes with Rust; this fetches the crates.
 setup:
@@ -14,6 +17,14 @@ lint:
 	cargo fmt --all --check
 	cargo clippy --release --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps --package pyrex-core --package pyrex-openai
+
+# libpyrex for C and C++. The folder may be moved afterwards.
+install:
+	scripts/install.sh "$(DESTDIR)$(PREFIX)"
+
+# The C programs under clang's sanitizers and valgrind, and the installed library by pkg-config and CMake; installs what is missing.
+test-c:
+	scripts/test-c.sh
 
 # Gemma 4's real vocabulary, fetched from a public package into .cache.
 test-vocab:

@@ -10,7 +10,8 @@
  * What holds for every function, unless it says otherwise:
  *
  * Status.    A function returns PYREX_OK or why it failed; pyrex_last_error_message() then has a sentence about it, on the same
- *            thread. NULL, zero, negative and huge arguments are failures with a status, and so is a panic inside of Pyrex.
+ *            thread. NULL, zero, negative and huge arguments are failures with a status, and so is a panic inside of Pyrex, which
+ *            Rust besides writes to stderr.
  * Failure.   When it fails, nothing is written, but that the pointer to a new object is NULL.
  * Ownership. An object that a function gives belongs to the caller and has a function named `_free`, which takes NULL too and
  *            must be called once. What a function is given is copied, and may go when the function has returned.

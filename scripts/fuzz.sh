@@ -7,7 +7,7 @@
 # SANITIZER=address looks at the unsafe code of our dependencies instead.
 set -eu
 cd "$(dirname "$0")/.."
-targets="checkpoint safetensors image prompt template"
+targets="checkpoint safetensors image prompt template openai capi"
 seconds=${FUZZ_SECONDS:-60}
 sanitizer=${SANITIZER:-none}
 
@@ -26,6 +26,7 @@ for target in $targets; do
 done
 cp tests/golden/prompt/formats/* tests/golden/prompt/images/* fuzz/seeds/image/
 cp models/shapes/chat_template.jinja fuzz/seeds/template/
+cp pyrex-openai/bodies/*.json fuzz/seeds/openai/
 [ ! -d .cache/vocab ] || find .cache/vocab -name '*.jinja' -exec cp {} fuzz/seeds/template/ \;
 # A whole file behind a zero, and one whose header's length the target makes (see its `read`).
 for tensors in '{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}' \
@@ -36,7 +37,7 @@ for tensors in '{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}' \
     printf "\\$(printf %o $((${#tensors} * 255 / (${#tensors} + 8) + 1)))%s01234567" "$tensors" > "$name.framed"
 done
 for letters in abcdefgh 0123456789abcdef; do
-    for target in checkpoint prompt; do
+    for target in checkpoint prompt capi; do
         printf '%s%s%s%s' $letters $letters $letters $letters > "fuzz/seeds/$target/${#letters}"
     done
 done
@@ -47,6 +48,7 @@ fi
 for target in ${*:-$targets}; do
     case $target in
         template) options="-max_len=4096 -dict=fuzz/jinja.dict" ;;
+        openai) options="-max_len=4096 -dict=fuzz/openai.dict" ;;
         image) options="-max_len=8192" ;;
         checkpoint) options="-max_len=256 -len_control=0" ;;
         *) options="-max_len=2048 -len_control=10" ;;

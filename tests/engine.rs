@@ -4,10 +4,12 @@
 use pyrex_core::engine::options::ModelInput;
 use pyrex_core::models::scripted::{IMAGE_ID, IMAGE_TOKENS, Permit, STOP_ID, Script};
 use pyrex_core::{
-    Chat, EncodedPrompt, Engine, EngineOptions, ErrorKind, Event, EventSink, FinishReason, Message, Next,
-    Part, Request, RequestHandle, SamplingParams,
+    Chat, EncodedPrompt, Engine, EngineOptions, Error, ErrorKind, Event, EventSink, FinishReason, Message,
+    Next, Part, Request, RequestHandle, SamplingParams,
 };
+use pyrex_tests::repository;
 use pyrex_tests::scripted::{answer, events, failure, gated, image, open, open_with, submit, text};
+use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::Duration;
@@ -286,6 +288,48 @@ fn polling_says_pending_until_something_happens() {
     assert_eq!(handle.next_timeout(Duration::from_millis(1)), Next::Pending);
     drop(keeper);
     assert!(matches!(handle.next_timeout(Duration::from_secs(60)), Next::Event(Event::Token { .. })));
+}
+
+#[test]
+fn whoever_is_notified_finds_an_event() {
+    let engine = open(Script::of(&[("ask", "yes")]));
+    let (notify, notified) = channel();
+    let mut handle = engine
+        .submit_notifying(text("ask"), Box::new(move || notify.send(()).expect("somebody listens")))
+        .unwrap();
+    let mut num_events = 0;
+    // The sender goes with the request, and with it the notifications end.
+    for () in notified {
+        assert!(handle.has_event());
+        assert!(matches!(handle.try_next(), Next::Event(_)));
+        num_events += 1;
+    }
+    assert_eq!((num_events, handle.has_event(), handle.try_next()), (6, false, Next::Ended));
+}
+
+#[test]
+fn text_and_ids_become_each_other_without_a_step() {
+    let engine = open(Script::of(&[]));
+    let ids = engine.tokenize("grüß").unwrap();
+    assert_eq!((ids.len(), engine.detokenize(&ids)), (6, "grüß".to_owned()));
+    assert_eq!(engine.detokenize(&[STOP_ID, u32::MAX, 97]), "a", "what is no text says nothing");
+    let chat = Chat::new(vec![Message::text("user", "ab"), Message::text("user", "c")]);
+    assert_eq!(engine.render(&chat).unwrap(), "abc");
+    assert_eq!(engine.stats().num_steps, 0);
+}
+
+#[test]
+fn loading_can_be_ended_by_its_progress() {
+    let progress = |done, total| match done * 2 > total {
+        true => Err(Error::cancelled(format_args!("after {done} of {total} bytes"))),
+        false => Ok(()),
+    };
+    let model = repository().join("models/shapes");
+    let opened =
+        Engine::open(EngineOptions { progress: Some(Arc::new(progress)), ..EngineOptions::new(model) });
+    let error = opened.err().expect("the progress ends it");
+    assert_eq!(error.kind(), ErrorKind::Cancelled);
+    assert!(error.message().starts_with("after "), "{error}");
 }
 
 #[test]

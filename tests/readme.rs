@@ -19,6 +19,14 @@ fn the_rust_example_is_the_example_file() {
 }
 
 #[test]
+fn the_c_example_is_the_example_file() {
+    let file = fs::read_to_string(repository().join("examples/c/describe.c")).unwrap();
+    let blocks = blocks("c");
+    assert_eq!(blocks.len(), 1);
+    assert!(file.contains(&blocks[0]), "README.md's C block is not in examples/c/describe.c");
+}
+
+#[test]
 fn the_two_commands_are_the_makefiles() {
     let makefile = fs::read_to_string(repository().join("Makefile")).unwrap();
     let shell = blocks("sh").concat();

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Metadata, Subscriber};
+use tracing::{Dispatch, Event, Metadata, Subscriber};
 
 /// A span's name behind its parent's.
 type Path = (Option<&'static str>, &'static str);
@@ -45,13 +45,13 @@ impl Subscriber for Names {
     }
 }
 
-#[test]
-fn a_request_is_a_span_with_its_phases_inside() {
-    let names = Names::default();
-    tracing::subscriber::set_global_default(names.clone()).expect("nobody listens yet");
+/// Answers a prompt with an image, and asserts that `names` saw every phase of that and nothing else.
+fn check(names: &Names, subscriber: Option<Dispatch>) {
     let prompt = [vec![IMAGE_ID; IMAGE_TOKENS], vec![u32::from(b'x')]].concat();
     let script = Script { answers: [(prompt, vec![97, 98])].into(), ..Script::of(&[]) };
-    let engine = open_with(script, |options| options.max_batch_tokens = 3);
+    let engine = open_with(script, |options| {
+        (options.max_batch_tokens, options.subscriber) = (3, subscriber);
+    });
     let parts = vec![image(7), Part::Text("x".into())];
     let chat = Chat::new(vec![Message::parts("user", parts)]);
     assert_eq!(submit(&engine, Request::new(chat)).wait().expect("the request finishes").text, "ab");
@@ -69,4 +69,13 @@ fn a_request_is_a_span_with_its_phases_inside() {
         inside("decode"),
     ];
     assert_eq!(seen, expected);
+}
+
+#[test]
+fn a_request_is_a_span_with_its_phases_inside() {
+    let (everybody, own) = (Names::default(), Names::default());
+    tracing::subscriber::set_global_default(everybody.clone()).expect("nobody listens yet");
+    // What is told to an engine's own subscriber is told to nobody else.
+    check(&own, Some(Dispatch::new(own.clone())));
+    check(&everybody, None);
 }

@@ -86,9 +86,9 @@ pub unsafe extern "C" fn pyrex_engine_open_files(
 ) -> pyrex_status_t {
     // SAFETY: what the header asks of every caller.
     guard(|| unsafe {
+        let out = Out::object("engine", engine);
         let files = take_files(array("files", files, num_files)?);
-        let out = Out::object("engine", engine)?;
-        out.give(pyrex_engine_t::open(opening(ModelSource::Memory(files?), options)?)?);
+        out?.give(pyrex_engine_t::open(opening(ModelSource::Memory(files?), options)?)?);
         Ok(())
     })
 }

@@ -96,8 +96,9 @@ pub unsafe extern "C" fn pyrex_engine_submit(
 ) -> pyrex_status_t {
     // SAFETY: what the header asks of every caller.
     unsafe {
+        let out = Out::object("request", request);
         with_engine(engine, |engine| {
-            let out = Out::object("request", request)?;
+            let out = out?;
             let (asked, user_data) = read_request(object("prompt", prompt)?.input(), options)?;
             out.give(pyrex_request_t::submit(engine, asked, user_data)?);
             Ok(())
@@ -120,8 +121,9 @@ pub unsafe extern "C" fn pyrex_engine_submit_json(
 ) -> pyrex_status_t {
     // SAFETY: what the header asks of every caller.
     unsafe {
+        let out = Out::object("request", request);
         with_engine(engine, |engine| {
-            let out = Out::object("request", request)?;
+            let out = out?;
             let body = read_text("json", json, json_len)?;
             let asked = pyrex_openai::read(body.as_bytes(), &SamplingParams::from_model(engine.spec()))?;
             out.give(pyrex_request_t::submit(engine, asked.request, user_data)?);

@@ -154,8 +154,9 @@ pub unsafe extern "C" fn pyrex_engine_stats_json(
 ) -> pyrex_status_t {
     // SAFETY: what the header asks of every caller.
     unsafe {
+        let out = Out::object("json", json);
         with_engine(engine, |engine| {
-            let out = Out::object("json", json)?;
+            let out = out?;
             out.set(give_text(&as_json(&engine.stats().into()).to_string())?);
             Ok(())
         })

@@ -42,8 +42,9 @@ pub unsafe extern "C" fn pyrex_engine_detokenize(
 ) -> pyrex_status_t {
     // SAFETY: what the header asks of every caller.
     unsafe {
+        let out = Out::object("text", text);
         with_engine(engine, |engine| {
-            let out = Out::object("text", text)?;
+            let out = out?;
             give(&engine.detokenize(array("token_ids", token_ids, num_tokens)?), &out, text_len)
         })
     }
@@ -86,8 +87,9 @@ pub unsafe extern "C" fn pyrex_engine_apply_template(
 ) -> pyrex_status_t {
     // SAFETY: what the header asks of every caller.
     unsafe {
+        let out = Out::object("text", text);
         with_engine(engine, |engine| {
-            let out = Out::object("text", text)?;
+            let out = out?;
             match object("prompt", prompt)?.input() {
                 Input::Prompt(Prompt::Chat(chat)) => give(&engine.render(&chat)?, &out, text_len),
                 _ => Err(Failure::invalid(
