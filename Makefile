@@ -3,15 +3,17 @@ PREFIX ?= /usr/local
 
 .PHONY: setup demo install test test-c test-vocab test-html header bench golden story lint soak fuzz
 
-# Everything the build needs comes with Rust; this fetches the crates.
+# Everything the build needs comes with Rust; this fetches the crates, and Elixir for the tests of its package.
 setup:
 	cargo fetch
+	scripts/setup-elixir.sh
 
 demo:
 	cargo run --release -- generate --image models/shapes/examples/red_circle.png --prompt "Describe this image."
 
 test: lint
 	cargo test --release --workspace --no-fail-fast
+	scripts/test-elixir.sh
 
 lint:
 	cargo fmt --all --check

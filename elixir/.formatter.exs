@@ -1,4 +1,4 @@
 [
-  inputs: ["*.exs", "{bench,lib,test}/**/*.{ex,exs}"],
+  inputs: ["*.exs", "{bench,examples,lib,test}/**/*.{ex,exs}"],
   line_length: 110
 ]

@@ -27,6 +27,14 @@ fn the_c_example_is_the_example_file() {
 }
 
 #[test]
+fn the_elixir_example_is_the_example_file() {
+    let file = fs::read_to_string(repository().join("elixir/examples/describe.exs")).unwrap();
+    let blocks = blocks("elixir");
+    assert_eq!(blocks.len(), 1);
+    assert!(file.contains(&blocks[0]), "README.md's Elixir block is not in elixir/examples/describe.exs");
+}
+
+#[test]
 fn the_two_commands_are_the_makefiles() {
     let makefile = fs::read_to_string(repository().join("Makefile")).unwrap();
     let shell = blocks("sh").concat();
