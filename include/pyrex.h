@@ -784,7 +784,7 @@ typedef struct {
 } pyrex_event_t;
 
 /**
- * Called when there may be an event to read: on the engine's thread, after each event, and once from where it is set. It holds
+ * Called when there may be an event to read: on a thread of the engine, after each event, and once from where it is set. It holds
  * up all requests of the engine, so it must be short and must not block; it may read without waiting, cancel, or free the
  * request. It must not unwind.
  */

@@ -733,6 +733,21 @@ fn a_cache_too_small_for_one_sequence_is_refused_with_the_numbers() {
     assert!(Engine::open(options(KvCacheSize::FreeFraction(0.01))).is_ok());
 }
 
+/// The tensor library would end the process.
+#[test]
+fn r27_a_cache_larger_than_what_is_free_is_refused_with_the_numbers() {
+    for bytes in [1_000_000_000_000, 1 << 50, usize::MAX] {
+        let model = ModelInput::Loaded(Script::of(&[]).load());
+        let options = EngineOptions { kv_cache: KvCacheSize::Bytes(bytes), ..EngineOptions::new(model) };
+        let error = Engine::open(options).err().expect("no machine has so much");
+        assert_eq!(error.kind(), ErrorKind::OutOfMemory);
+        assert!(
+            error.message().starts_with(&format!("kv_cache is {bytes} bytes, expected at most")),
+            "{error}"
+        );
+    }
+}
+
 #[test]
 fn an_asynchronous_reader_sees_what_a_blocking_one_sees() {
     use futures_core::Stream;

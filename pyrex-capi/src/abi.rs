@@ -63,7 +63,7 @@ pub(crate) unsafe fn take_back<T>(pointer: *mut T) -> Option<Box<T>> {
     (!pointer.is_null()).then(|| unsafe { Box::from_raw(pointer) })
 }
 
-/// `len` elements; NULL is none.
+/// `len` elements; NULL is none. What is kept past the call must be copied: `'a` is whatever its user takes it for.
 ///
 /// # Safety
 /// `pointer` is NULL or points to `len` elements that nobody changes during `'a`.

@@ -180,7 +180,7 @@ pub unsafe extern "C" fn pyrex_prompt_add_image(
 ) -> pyrex_status_t {
     let add = |turn: &mut Message| {
         // SAFETY: what the header asks of every caller.
-        add_part(turn, Part::Image(unsafe { array("bytes", bytes, num_bytes)? }.into()));
+        add_part(turn, Part::Image(unsafe { array("bytes", bytes, num_bytes)? }.to_vec().into()));
         Ok(())
     };
     // SAFETY: as above.

@@ -88,6 +88,8 @@ pub(crate) fn check(source: &Path, how: How, arguments: &[String]) {
     let program = compile(source, how);
     let mut command = Command::new("timeout");
     command.args(["--kill-after=10", TIMEOUT]);
+    // Cargo names its own folders there, and what lies in them may be of another build.
+    command.env("LD_LIBRARY_PATH", folder());
     match how {
         How::Plain | How::Static => {}
         How::Sanitized => {

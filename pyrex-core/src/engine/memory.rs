@@ -28,7 +28,10 @@ pub(crate) fn cache(
 ) -> Result<(KvPool, Vec<GroupBlocks>)> {
     let sizes = Sizes::new(spec, config);
     let budget = match size {
-        KvCacheSize::Bytes(bytes) => bytes as f64,
+        KvCacheSize::Bytes(bytes) => {
+            check_free(bytes as u64, ops::free_bytes(&spec.device).unwrap_or(u64::MAX))?;
+            bytes as f64
+        }
         KvCacheSize::FreeFraction(share) if share > 0.0 && share <= 1.0 => {
             share * ops::free_bytes(&spec.device)? as f64
         }
@@ -61,6 +64,19 @@ pub(crate) fn cache(
     let num_blocks: Vec<usize> = groups.iter().map(|(_, num_blocks)| *num_blocks).collect();
     let pool = KvPool::new(&spec.kv, &num_blocks, BLOCK_SIZE, spec.dtype, &spec.device)?;
     Ok((pool, groups))
+}
+
+/// The tensor library ends the process when the machine refuses it memory, so it is not asked for more than there is.
+///
+/// # Errors
+/// `OutOfMemory` if fewer than `bytes` are free.
+fn check_free(bytes: u64, free: u64) -> Result<()> {
+    match bytes <= free {
+        true => Ok(()),
+        false => Err(Error::out_of_memory(format_args!(
+            "kv_cache is {bytes} bytes, expected at most the {free} that are free"
+        ))),
+    }
 }
 
 /// What one sequence of the longest length takes.
