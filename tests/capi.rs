@@ -151,8 +151,8 @@ fn header_and_programs_are_c_to_clang() {
 
 /// What the programs themselves share between threads. The library is not looked at: it is built without the thread
 /// sanitizer, which knows pthread's locks but not the futexes of Rust's; without tests/c/tsan.supp `threads` gives 145 reports
-/// for 160 requests, each where the library frees or copies what one of its locks guards. For a sanitizer that sees these,
-/// the standard library has to be built with it, by nightly Rust with `-Zbuild-std`.
+/// for 160 requests, each where the library frees or copies what one of its locks guards. scripts/test-tsan.sh sees
+/// these too: it builds the library and Rust's own with the sanitizer, by nightly Rust.
 #[cfg(feature = "c-tools")]
 mod under_the_thread_sanitizer {
     #[test]
