@@ -52,6 +52,22 @@ pub(crate) unsafe fn with_engine(
     })
 }
 
+/// As [`with_engine`], for what gives something new: the pointer to it is NULL whatever goes wrong, the engine's refusal included.
+///
+/// # Safety
+/// As [`with_engine`] and [`Out::object`].
+pub(crate) unsafe fn with_engine_giving<T>(
+    engine: *const pyrex_engine_t,
+    (name, pointer): (&str, *mut *mut T),
+    body: impl FnOnce(&Engine, Out<*mut T>) -> Result<()>,
+) -> pyrex_status_t {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let out = Out::object(name, pointer);
+        with_engine(engine, |engine| body(engine, out?))
+    }
+}
+
 /// Opens the model in the folder `model` (UTF-8), as `save_pretrained` writes it, and starts the engine's threads. `options`
 /// may be NULL.
 ///

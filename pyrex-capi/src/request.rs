@@ -1,7 +1,7 @@
 //! `pyrex_request_t`: a request that was submitted.
 
 use crate::abi::{Out, object, read_text, take_back};
-use crate::engine::{pyrex_engine_t, with_engine};
+use crate::engine::{pyrex_engine_t, with_engine_giving};
 use crate::event::{Shown, pyrex_event_t};
 use crate::guard::{Home, Result, guard, guard_status};
 use crate::prompt::pyrex_prompt_t;
@@ -96,9 +96,7 @@ pub unsafe extern "C" fn pyrex_engine_submit(
 ) -> pyrex_status_t {
     // SAFETY: what the header asks of every caller.
     unsafe {
-        let out = Out::object("request", request);
-        with_engine(engine, |engine| {
-            let out = out?;
+        with_engine_giving(engine, ("request", request), |engine, out| {
             let (asked, user_data) = read_request(object("prompt", prompt)?.input(), options)?;
             out.give(pyrex_request_t::submit(engine, asked, user_data)?);
             Ok(())
@@ -121,9 +119,7 @@ pub unsafe extern "C" fn pyrex_engine_submit_json(
 ) -> pyrex_status_t {
     // SAFETY: what the header asks of every caller.
     unsafe {
-        let out = Out::object("request", request);
-        with_engine(engine, |engine| {
-            let out = out?;
+        with_engine_giving(engine, ("request", request), |engine, out| {
             let body = read_text("json", json, json_len)?;
             let asked = pyrex_openai::read(body.as_bytes(), &SamplingParams::from_model(engine.spec()))?;
             out.give(pyrex_request_t::submit(engine, asked.request, user_data)?);

@@ -1,7 +1,7 @@
 //! How an engine stands, as a struct and as JSON.
 
-use crate::abi::{Growing, Out, give_text, write_growing};
-use crate::engine::{pyrex_engine_t, with_engine};
+use crate::abi::{Growing, give_text, write_growing};
+use crate::engine::{pyrex_engine_t, with_engine, with_engine_giving};
 use crate::status::pyrex_status_t;
 use pyrex_core::EngineStats;
 use serde_json::{Value, json};
@@ -154,9 +154,7 @@ pub unsafe extern "C" fn pyrex_engine_stats_json(
 ) -> pyrex_status_t {
     // SAFETY: what the header asks of every caller.
     unsafe {
-        let out = Out::object("json", json);
-        with_engine(engine, |engine| {
-            let out = out?;
+        with_engine_giving(engine, ("json", json), |engine, out| {
             out.set(give_text(&as_json(&engine.stats().into()).to_string())?);
             Ok(())
         })

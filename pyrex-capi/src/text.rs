@@ -1,7 +1,7 @@
 //! Between text and token ids, without asking the model.
 
 use crate::abi::{Out, array, give_text, object, read_text};
-use crate::engine::{pyrex_engine_t, with_engine};
+use crate::engine::{pyrex_engine_t, with_engine, with_engine_giving};
 use crate::guard::Result;
 use crate::prompt::pyrex_prompt_t;
 use crate::status::{Failure, pyrex_status_t};
@@ -42,9 +42,7 @@ pub unsafe extern "C" fn pyrex_engine_detokenize(
 ) -> pyrex_status_t {
     // SAFETY: what the header asks of every caller.
     unsafe {
-        let out = Out::object("text", text);
-        with_engine(engine, |engine| {
-            let out = out?;
+        with_engine_giving(engine, ("text", text), |engine, out| {
             give(&engine.detokenize(array("token_ids", token_ids, num_tokens)?), &out, text_len)
         })
     }
@@ -87,14 +85,10 @@ pub unsafe extern "C" fn pyrex_engine_apply_template(
 ) -> pyrex_status_t {
     // SAFETY: what the header asks of every caller.
     unsafe {
-        let out = Out::object("text", text);
-        with_engine(engine, |engine| {
-            let out = out?;
-            match object("prompt", prompt)?.input() {
-                Input::Prompt(Prompt::Chat(chat)) => give(&engine.render(&chat)?, &out, text_len),
-                _ => Err(Failure::invalid(
-                    "the prompt is no conversation, expected one to apply the template to",
-                )),
+        with_engine_giving(engine, ("text", text), |engine, out| match object("prompt", prompt)?.input() {
+            Input::Prompt(Prompt::Chat(chat)) => give(&engine.render(&chat)?, &out, text_len),
+            _ => {
+                Err(Failure::invalid("the prompt is no conversation, expected one to apply the template to"))
             }
         })
     }
