@@ -10,10 +10,10 @@ mod symbols;
 #[path = "install/tools.rs"]
 mod tools;
 
-use pyrex_tests::repository;
+use pyrex_tests::{process_folder, repository};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, id};
+use std::process::{Command, Output};
 use std::sync::LazyLock;
 
 /// Where it is all installed.
@@ -30,25 +30,9 @@ static PREFIX: LazyLock<PathBuf> = LazyLock::new(|| {
 
 /// A folder of this test process.
 fn folder() -> &'static Path {
-    static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
-        let all = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        remove_left_over(all);
-        let folder = all.join(format!("install-{}", id()));
-        fs::create_dir_all(&folder).unwrap();
-        folder
-    });
+    static FOLDER: LazyLock<PathBuf> =
+        LazyLock::new(|| process_folder(Path::new(env!("CARGO_TARGET_TMPDIR")), "install"));
     &FOLDER
-}
-
-/// Folders of test processes that are gone.
-fn remove_left_over(all: &Path) {
-    for entry in fs::read_dir(all).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let of = name.to_str().and_then(|name| name.strip_prefix("install-")?.parse::<u32>().ok());
-        if of.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists()) {
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
 }
 
 /// A file below the prefix.

@@ -10,28 +10,19 @@ fn blocks(language: &str) -> Vec<String> {
     readme.split(&opening).skip(1).map(|rest| rest.split("```").next().unwrap().to_string()).collect()
 }
 
-#[test]
-fn the_rust_example_is_the_example_file() {
-    let file = fs::read_to_string(repository().join("pyrex-core/examples/image.rs")).unwrap();
-    let blocks = blocks("rust");
-    assert_eq!(blocks.len(), 1);
-    assert!(file.contains(&blocks[0]), "README.md's Rust block is not in pyrex-core/examples/image.rs");
+/// The one block of the README in `language` is in the example at `path`.
+fn check_example(language: &str, path: &str) {
+    let file = fs::read_to_string(repository().join(path)).unwrap();
+    let blocks = blocks(language);
+    assert_eq!(blocks.len(), 1, "{language}");
+    assert!(file.contains(&blocks[0]), "README.md's {language} block is not in {path}");
 }
 
 #[test]
-fn the_c_example_is_the_example_file() {
-    let file = fs::read_to_string(repository().join("examples/c/describe.c")).unwrap();
-    let blocks = blocks("c");
-    assert_eq!(blocks.len(), 1);
-    assert!(file.contains(&blocks[0]), "README.md's C block is not in examples/c/describe.c");
-}
-
-#[test]
-fn the_elixir_example_is_the_example_file() {
-    let file = fs::read_to_string(repository().join("elixir/examples/describe.exs")).unwrap();
-    let blocks = blocks("elixir");
-    assert_eq!(blocks.len(), 1);
-    assert!(file.contains(&blocks[0]), "README.md's Elixir block is not in elixir/examples/describe.exs");
+fn the_examples_are_the_example_files() {
+    check_example("rust", "pyrex-core/examples/image.rs");
+    check_example("c", "examples/c/describe.c");
+    check_example("elixir", "elixir/examples/describe.exs");
 }
 
 #[test]

@@ -22,6 +22,14 @@ fn free(engine: *mut pyrex_engine_t) {
     unsafe { pyrex_engine_free(engine) }
 }
 
+/// An engine answers "ask" to its end.
+fn check_answers(engine: *const pyrex_engine_t) {
+    let request = submit(engine, "ask", &options());
+    assert_eq!(last_event(request).kind, PYREX_EVENT_FINISHED);
+    // SAFETY: a handle of this function, used no more.
+    unsafe { pyrex_request_free(request) }
+}
+
 #[test]
 fn events_say_in_c_what_they_say_in_rust() {
     let engine = engine(Script::of(&[("ask", "ok")]));
@@ -157,10 +165,7 @@ fn a_panic_in_a_call_closes_the_engine_that_was_called_and_no_other() {
         scripted::try_submit(broken, "ask", &options()).map_err(|status| status as i32),
         Err(PYREX_CLOSED as i32)
     );
-    let request = submit(sound, "ask", &options());
-    assert_eq!(last_event(request).kind, PYREX_EVENT_FINISHED);
-    // SAFETY: as above.
-    unsafe { pyrex_request_free(request) };
+    check_answers(sound);
     free(broken);
     free(sound);
 }
@@ -179,10 +184,7 @@ fn a_panic_in_a_step_ends_its_requests_and_closes_their_engine() {
     scripted::wait_until(|| {
         scripted::try_submit(broken, "ask", &options()).is_err_and(|status| status == PYREX_CLOSED)
     });
-    let request = submit(sound, "ask", &options());
-    assert_eq!(last_event(request).kind, PYREX_EVENT_FINISHED);
-    // SAFETY: as above.
-    unsafe { pyrex_request_free(request) };
+    check_answers(sound);
     free(broken);
     free(sound);
 }

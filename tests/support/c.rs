@@ -1,9 +1,9 @@
 //! C programs against libpyrex: compiled, linked and run, with all they said if they fail.
 
-use pyrex_tests::repository;
+use pyrex_tests::{process_folder, repository};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, id};
+use std::process::{Command, Output};
 use std::sync::LazyLock;
 
 /// As strict as C99 gets; `_GNU_SOURCE` is for what the programs use beside Pyrex: threads, epoll, clocks.
@@ -37,26 +37,12 @@ pub(crate) enum How {
 
 /// Where programs are put and the libraries are found under the names that a linker and a loader look for.
 static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
-    let all = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    remove_left_over(all);
-    let folder = all.join(format!("c-{}", id()));
-    fs::create_dir_all(&folder).unwrap();
+    let folder = process_folder(Path::new(env!("CARGO_TARGET_TMPDIR")), "c");
     for name in ["libpyrex.so", "libpyrex.so.1"] {
         std::os::unix::fs::symlink(libraries().join("libpyrex.so"), folder.join(name)).unwrap();
     }
     folder
 });
-
-/// Folders of test processes that are gone.
-fn remove_left_over(all: &Path) {
-    for entry in fs::read_dir(all).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let of = name.to_str().and_then(|name| name.strip_prefix("c-")?.parse::<u32>().ok());
-        if of.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists()) {
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
-}
 
 /// Cargo puts the libraries of a dependency beside the test.
 fn libraries() -> PathBuf {

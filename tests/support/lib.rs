@@ -29,6 +29,22 @@ pub fn golden_dir() -> PathBuf {
 /// The checkpoints that have goldens.
 pub const CHECKPOINTS: [&str; 4] = ["shapes", "e2b-like", "e4b-like", "text-only"];
 
+/// A folder of this process in `all`, whose name begins with `name`. Those of processes that are gone are removed.
+pub fn process_folder(all: &Path, name: &str) -> PathBuf {
+    for entry in std::fs::read_dir(all).into_iter().flatten().flatten() {
+        let found = entry.file_name();
+        let of =
+            found.to_str().and_then(|found| found.strip_prefix(name)?.strip_prefix('-')?.parse::<u32>().ok());
+        if of.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists()) {
+            // Somebody else may have been faster.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+    let folder = all.join(format!("{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
 /// The folder of a checkpoint that has goldens.
 pub fn model_dir(name: &str) -> PathBuf {
     match name {
