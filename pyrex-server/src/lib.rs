@@ -1,2 +1,14 @@
 //! OpenAI's protocol over HTTP, for a shell and for a supervision tree.
+
 #![forbid(unsafe_code)]
+
+pub mod config;
+mod keys;
+mod peer;
+mod shutdown;
+mod tenant;
+
+pub use config::{AuthConfig, Config, CorsConfig, ImagesConfig, Limits, TenantConfig, TlsConfig};
+pub use peer::{Peer, PeerCertificate};
+pub use shutdown::Shutdown;
+pub use tenant::{Denied, Permit, Tenant, Tenants, Throttled};
