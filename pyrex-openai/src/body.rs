@@ -1,33 +1,46 @@
 //! A whole body: a conversation or a text to go on from, and all that goes with it.
 
-use crate::Asked;
 use crate::format::grammar;
 use crate::messages::messages;
-use crate::object::{Object, Read, Refusal, count, expected, flag, list, object, text, token_id, whole};
+use crate::object::{Misfit, Object, Read, count, expected, flag, list, object, text, token_id, whole};
 use crate::sampling::{chat_logprobs, params, text_logprobs};
 use crate::tools::tools;
 use crate::unserved;
-use pyrex_core::{Chat, Constraint, EncodedPrompt, Input, Message, Prompt, Request, SamplingParams};
+use crate::{Asked, Context, Endpoint};
+use pyrex_core::{Chat, Constraint, EncodedPrompt, Input, Message, Prompt, Request};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
-/// What the body asks.
-pub(crate) fn asked(body: Value, defaults: &SamplingParams) -> Read<Asked> {
-    let mut body = Object::new(body)?;
-    let mut sampling = params(&mut body, defaults)?;
-    let input = match (body.take("messages", messages)?, body.take("prompt", prompt)?) {
-        (Some(messages), None) => {
-            chat_logprobs(&mut body, &mut sampling.logprobs)?;
-            chat(&mut body, messages)?.into()
-        }
-        (None, Some(prompt)) => {
-            text_logprobs(&mut body, &mut sampling.logprobs)?;
-            prompt
-        }
-        (Some(_), Some(_)) => return Err(Refusal::wrong("has both messages and a prompt, expected one")),
-        (None, None) => return Err(Refusal::wrong("has neither messages nor a prompt, expected one")),
-    };
-    let mut request = Request::new(input).with_sampling(sampling);
+/// What a body asks whose fields say of which endpoint it is.
+pub(crate) fn either(body: Value, context: &Context<'_>) -> Read<Asked> {
+    let body = Object::new(body)?;
+    match (body.has("messages"), body.has("prompt")) {
+        (true, false) => of_chat(body, context),
+        (false, true) => of_completions(body, context),
+        (true, true) => Err(Misfit::wrong("has both messages and a prompt, expected one")),
+        (false, false) => Err(Misfit::wrong("has neither messages nor a prompt, expected one")),
+    }
+}
+
+/// What the body of `/v1/chat/completions` asks.
+pub(crate) fn of_chat(mut body: Object, context: &Context<'_>) -> Read<Asked> {
+    let mut sampling = params(&mut body, context.defaults)?;
+    let messages = body.require("messages", |value| messages(value, context.fetch))?;
+    chat_logprobs(&mut body, &mut sampling.logprobs)?;
+    let request = Request::new(chat(&mut body, messages)?).with_sampling(sampling);
+    asked(Endpoint::Chat, request, body)
+}
+
+/// What the body of `/v1/completions` asks.
+pub(crate) fn of_completions(mut body: Object, context: &Context<'_>) -> Read<Asked> {
+    let mut sampling = params(&mut body, context.defaults)?;
+    let prompt = body.require("prompt", prompt)?;
+    text_logprobs(&mut body, &mut sampling.logprobs)?;
+    asked(Endpoint::Completions, Request::new(prompt).with_sampling(sampling), body)
+}
+
+/// Takes what both endpoints share.
+fn asked(endpoint: Endpoint, mut request: Request, mut body: Object) -> Read<Asked> {
     request.constraint = grammar(&mut body)?.map(Constraint::from);
     request.num_completions = num_completions(&mut body)?;
     body.set("priority", &mut request.priority, |value| whole(value, "a whole number from -128 to 127"))?;
@@ -40,6 +53,7 @@ pub(crate) fn asked(body: Value, defaults: &SamplingParams) -> Read<Asked> {
         stream,
         include_usage: include_usage(&mut body, stream)?,
         user: body.take("user", text)?,
+        endpoint,
     };
     body.finish(unserved::BODY)?;
     Ok(asked)
@@ -50,13 +64,13 @@ fn chat(body: &mut Object, messages: Vec<Message>) -> Read<Chat> {
     let mut variables = body.take("chat_template_kwargs", object)?.unwrap_or_default();
     // The template sees the body's own, whatever else has their names.
     if let Some(taken) = ["messages", "tools"].iter().find(|name| variables.contains_key(**name)) {
-        let refusal = Refusal::wrong("is the body's own, expected another name");
-        return Err(refusal.within(taken).within("chat_template_kwargs"));
+        let misfit = Misfit::wrong("is the body's own, expected another name");
+        return Err(misfit.within(taken).within("chat_template_kwargs"));
     }
     if let Some(wanted) = body.take("add_generation_prompt", flag)?
         && variables.insert("add_generation_prompt".to_owned(), wanted.into()).is_some()
     {
-        return Err(Refusal::wrong("is in chat_template_kwargs too").within("add_generation_prompt"));
+        return Err(Misfit::wrong("is in chat_template_kwargs too").within("add_generation_prompt"));
     }
     Ok(Chat { messages, tools, variables })
 }
@@ -68,7 +82,7 @@ fn prompt(value: Value) -> Read<Input> {
             let mut prompts = list(value, one_prompt)?;
             match (prompts.pop(), prompts.len()) {
                 (Some(only), 0) => Ok(only),
-                _ => Err(Refusal::unsupported("a list of several is not supported, expected one prompt")),
+                _ => Err(Misfit::unsupported("a list of several is not supported, expected one prompt")),
             }
         }
         _ => one_prompt(value),
@@ -78,7 +92,7 @@ fn prompt(value: Value) -> Read<Input> {
 fn one_prompt(value: Value) -> Read<Input> {
     match value {
         Value::String(text) => Ok(Prompt::Text(text).into()),
-        Value::Array(ids) if ids.is_empty() => Err(Refusal::wrong("is an empty list, expected token ids")),
+        Value::Array(ids) if ids.is_empty() => Err(Misfit::wrong("is an empty list, expected token ids")),
         Value::Array(_) => Ok(EncodedPrompt { input_ids: list(value, token_id)?, images: Vec::new() }.into()),
         other => Err(expected(&other, "a string or a list")),
     }
@@ -90,7 +104,7 @@ fn num_completions(body: &mut Object) -> Read<usize> {
     match body.take("best_of", count)? {
         Some(best_of) if best_of != n => {
             let what = format_args!("{best_of} is not supported, expected n, which is {n}");
-            Err(Refusal::unsupported(what).within("best_of"))
+            Err(Misfit::unsupported(what).within("best_of"))
         }
         _ => Ok(n),
     }
@@ -98,7 +112,7 @@ fn num_completions(body: &mut Object) -> Read<usize> {
 
 fn deadline(value: Value) -> Read<Option<Instant>> {
     match whole(value, "a whole number of at least 1")? {
-        0 => Err(Refusal::wrong("is 0, expected a whole number of at least 1")),
+        0 => Err(Misfit::wrong("is 0, expected a whole number of at least 1")),
         // What lies beyond the end of the clock is never late.
         timeout_ms => Ok(Instant::now().checked_add(Duration::from_millis(timeout_ms))),
     }
@@ -113,7 +127,7 @@ fn include_usage(body: &mut Object, stream: bool) -> Read<bool> {
     })?;
     match options {
         Some(_) if !stream => {
-            Err(Refusal::wrong("is given, expected stream to be true").within("stream_options"))
+            Err(Misfit::wrong("is given, expected stream to be true").within("stream_options"))
         }
         options => Ok(options.unwrap_or(false)),
     }

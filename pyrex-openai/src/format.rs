@@ -1,6 +1,6 @@
 //! What an answer must look like: OpenAI's `response_format` and vLLM's `structured_outputs`.
 
-use crate::object::{Object, Read, Refusal, expected, flag, object, one_of, text};
+use crate::object::{Misfit, Object, Read, expected, flag, object, one_of, text};
 use crate::unserved;
 use pyrex_core::Grammar;
 use serde_json::Value;
@@ -10,7 +10,7 @@ pub(crate) fn grammar(body: &mut Object) -> Read<Option<Grammar>> {
     let format = body.take("response_format", response_format)?.flatten();
     match (format, body.take("structured_outputs", structured_outputs)?) {
         (Some(_), Some(_)) => {
-            Err(Refusal::wrong("has both a response_format and structured_outputs, expected one of them"))
+            Err(Misfit::wrong("has both a response_format and structured_outputs, expected one of them"))
         }
         (format, structured) => Ok(format.or(structured)),
     }
@@ -54,7 +54,7 @@ fn structured_outputs(value: Value) -> Read<Grammar> {
         (Some(grammar), None) => Ok(grammar),
         (found, _) => {
             let found = if found.is_some() { "several" } else { "none" };
-            Err(Refusal::wrong(format_args!("has {found} of json, regex and grammar, expected one")))
+            Err(Misfit::wrong(format_args!("has {found} of json, regex and grammar, expected one")))
         }
     }
 }

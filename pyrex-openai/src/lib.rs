@@ -32,13 +32,41 @@ mod image;
 mod json;
 mod messages;
 mod object;
+mod refusal;
+mod reply;
 mod sampling;
 #[cfg(test)]
 mod tests;
 mod tools;
 mod unserved;
 
-use pyrex_core::{Error, Request, Result, SamplingParams};
+pub use refusal::{Refusal, error_body, status};
+pub use reply::{Reply, Served, model_body, models_body};
+
+use image::fetch_nothing;
+use object::Object;
+use pyrex_core::{Error, ImageBytes, Request, Result, SamplingParams};
+use serde_json::Value;
+
+/// Where a body was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `/v1/chat/completions`
+    Chat,
+    /// `/v1/completions`
+    Completions,
+    /// `/v1/responses`
+    Responses,
+}
+
+/// How a body is read.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// How the answer is chosen where the body does not say.
+    pub defaults: &'a SamplingParams,
+    /// Brings the image that an http, https or file URL leads to; data URLs never reach it.
+    pub fetch: &'a dyn Fn(&str) -> Result<ImageBytes>,
+}
 
 /// What a client asks, and how it wants to hear the answer.
 #[derive(Clone, Debug)]
@@ -53,17 +81,34 @@ pub struct Asked {
     pub include_usage: bool,
     /// Who asks, as the client calls them.
     pub user: Option<String>,
+    endpoint: Endpoint,
 }
 
 /// Reads the body of `/v1/chat/completions`, which has `messages`, or of `/v1/completions`, which has `prompt`.
 ///
-/// `defaults` says how the answer is chosen where the body does not. The time of `timeout_ms` runs from this call.
+/// `defaults` says how the answer is chosen where the body does not. Nothing is fetched. The time of `timeout_ms` runs from
+/// this call.
 ///
 /// # Errors
 /// `Unsupported` for what OpenAI or vLLM know and Pyrex does not serve, `InvalidRequest` for everything else, with the path
 /// of what is wrong, what was found there and what was expected.
 pub fn read(body: &[u8], defaults: &SamplingParams) -> Result<Asked> {
-    let body =
-        json::parse(body).map_err(|error| Error::invalid_request(format_args!("the body: {error}")))?;
-    Ok(body::asked(body, defaults)?)
+    Ok(body::either(parse(body)?, &Context { defaults, fetch: &fetch_nothing })?)
+}
+
+/// Reads a body that was sent to `endpoint`. The time of `timeout_ms` runs from this call.
+///
+/// # Errors
+/// As [`read`], and whatever fetching an image says.
+pub fn read_at(endpoint: Endpoint, body: &[u8], context: &Context<'_>) -> Result<Asked, Refusal> {
+    let body = Object::new(parse(body)?)?;
+    match endpoint {
+        Endpoint::Chat => Ok(body::of_chat(body, context)?),
+        Endpoint::Completions => Ok(body::of_completions(body, context)?),
+        Endpoint::Responses => Err(Error::unsupported("/v1/responses is not served yet").into()),
+    }
+}
+
+fn parse(body: &[u8]) -> Result<Value> {
+    json::parse(body).map_err(|error| Error::invalid_request(format_args!("the body: {error}")))
 }

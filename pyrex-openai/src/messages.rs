@@ -1,7 +1,7 @@
 //! The turns of a conversation.
 
-use crate::image::picture;
-use crate::object::{Object, Read, Refusal, expected, list, one_of, text};
+use crate::image::{Fetch, picture};
+use crate::object::{Misfit, Object, Read, expected, list, one_of, text};
 use crate::tools::calls;
 use crate::unserved;
 use pyrex_core::{Content, Message, Part};
@@ -11,21 +11,22 @@ use serde_json::{Map, Value};
 type Known = (&'static str, fn(Value) -> Read<Value>);
 
 /// Reads `messages`.
-pub(crate) fn messages(value: Value) -> Read<Vec<Message>> {
-    let messages = list(value, message)?;
+pub(crate) fn messages(value: Value, fetch: Fetch<'_>) -> Read<Vec<Message>> {
+    let messages = list(value, |value| message(value, fetch))?;
     match messages.is_empty() {
-        true => Err(Refusal::wrong("is an empty list, expected at least one message")),
+        true => Err(Misfit::wrong("is an empty list, expected at least one message")),
         false => Ok(messages),
     }
 }
 
-fn message(value: Value) -> Read<Message> {
+fn message(value: Value, fetch: Fetch<'_>) -> Read<Message> {
     let mut message = Object::new(value)?;
     let roles = ["system", "developer", "user", "assistant", "tool"];
     let role = message.require("role", |role| one_of(role, &roles, &["function"]))?;
+    let read = |value| content(value, fetch);
     let content = match role.as_str() {
-        "assistant" => message.take("content", content)?.unwrap_or(Content::Nothing),
-        _ => message.require("content", content)?,
+        "assistant" => message.take("content", read)?.unwrap_or(Content::Nothing),
+        _ => message.require("content", read)?,
     };
     let known: &[Known] = match role.as_str() {
         "assistant" => &[("name", string), ("reasoning_content", string), ("tool_calls", calls)],
@@ -46,21 +47,21 @@ fn string(value: Value) -> Read<Value> {
     text(value).map(Value::String)
 }
 
-fn content(value: Value) -> Read<Content> {
+fn content(value: Value, fetch: Fetch<'_>) -> Read<Content> {
     match value {
         Value::String(text) => Ok(Content::Text(text)),
-        Value::Array(_) => list(value, part).map(Content::Parts),
+        Value::Array(_) => list(value, |value| part(value, fetch)).map(Content::Parts),
         other => Err(expected(&other, "a string or a list of parts")),
     }
 }
 
-fn part(value: Value) -> Read<Part> {
+fn part(value: Value, fetch: Fetch<'_>) -> Read<Part> {
     let unserved = ["input_audio", "file", "refusal", "audio_url", "video_url", "image_embeds"];
     let mut part = Object::new(value)?;
     let kind = part.require("type", |kind| one_of(kind, &["text", "image_url"], &unserved))?;
     let read = match kind.as_str() {
         "text" => Part::Text(part.require("text", text)?),
-        _ => Part::Image(part.require("image_url", picture)?),
+        _ => Part::Image(part.require("image_url", |image| picture(image, fetch))?),
     };
     part.finish(&[])?;
     Ok(read)

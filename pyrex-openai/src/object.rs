@@ -1,15 +1,16 @@
 //! [`Object`]: an object of the body, whose fields are taken one by one; what nobody took is refused by name.
 //!
-//! A reader is a function from a [`Value`] to what it means. It knows no path: a [`Refusal`] collects its own on the way up,
+//! A reader is a function from a [`Value`] to what it means. It knows no path: a [`Misfit`] collects its own on the way up,
 //! so that reading what is right costs nothing.
 
+use crate::Refusal;
 use pyrex_core::Error;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::fmt::Display;
 
 /// What a reader makes of a value.
-pub(crate) type Read<T> = Result<T, Refusal>;
+pub(crate) type Read<T> = Result<T, Misfit>;
 
 /// The most characters of a client's text that a message quotes.
 const MAX_QUOTED_CHARS: usize = 64;
@@ -25,17 +26,22 @@ impl Object {
         }
     }
 
+    /// Whether a field is there that is not null, and that nobody has taken.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(|value| !value.is_null())
+    }
+
     /// Reads a field, unless it is absent or null.
     pub(crate) fn take<T>(&mut self, name: &str, read: impl FnOnce(Value) -> Read<T>) -> Read<Option<T>> {
         match self.0.shift_remove(name) {
             None | Some(Value::Null) => Ok(None),
-            Some(value) => read(value).map(Some).map_err(|refusal| refusal.within(name)),
+            Some(value) => read(value).map(Some).map_err(|misfit| misfit.within(name)),
         }
     }
 
     /// Reads a field that must be there.
     pub(crate) fn require<T>(&mut self, name: &str, read: impl FnOnce(Value) -> Read<T>) -> Read<T> {
-        self.take(name, read)?.ok_or_else(|| Refusal::wrong("is missing").within(name))
+        self.take(name, read)?.ok_or_else(|| Misfit::wrong("is missing").within(name))
     }
 
     /// Reads a field into `place`, which stays as it is if the field is absent.
@@ -57,8 +63,8 @@ impl Object {
             let mut known = unserved.iter().map(|field| field.split_once(": ").unwrap_or((field, "")));
             match known.find(|(known, _)| *known == name) {
                 Some((_, idle)) if serde_json::from_str(idle).is_ok_and(|idle: Value| idle == value) => {}
-                Some(_) => return Err(Refusal::new(Wrong::UnsupportedField).within(&name)),
-                None => return Err(Refusal::new(Wrong::UnknownField).within(&name)),
+                Some(_) => return Err(Misfit::new(Wrong::UnsupportedField).within(&name)),
+                None => return Err(Misfit::new(Wrong::UnknownField).within(&name)),
             }
         }
         Ok(())
@@ -67,7 +73,7 @@ impl Object {
 
 /// What is wrong with a value, and the path to it from where it has come up to.
 #[derive(Debug)]
-pub(crate) struct Refusal {
+pub(crate) struct Misfit {
     path: String,
     wrong: Wrong,
 }
@@ -78,9 +84,10 @@ enum Wrong {
     UnsupportedValue(String),
     UnknownField,
     UnsupportedField,
+    Error(Error),
 }
 
-impl Refusal {
+impl Misfit {
     fn new(wrong: Wrong) -> Self {
         Self { path: String::new(), wrong }
     }
@@ -95,7 +102,7 @@ impl Refusal {
         Self::new(Wrong::UnsupportedValue(what.to_string()))
     }
 
-    /// The same refusal, seen from the object whose field `name` it is in.
+    /// The same misfit, seen from the object whose field `name` it is in.
     pub(crate) fn within(mut self, name: &str) -> Self {
         let joint = if self.path.is_empty() || self.path.starts_with('[') { "" } else { "." };
         self.path = format!("{}{joint}{}", clip(name), self.path);
@@ -107,20 +114,36 @@ impl Refusal {
     }
 }
 
-impl From<Refusal> for Error {
-    fn from(Refusal { path, wrong }: Refusal) -> Self {
+/// What went wrong while a value was looked at, beside what is wrong with it.
+impl From<Error> for Misfit {
+    fn from(error: Error) -> Self {
+        Self::new(Wrong::Error(error))
+    }
+}
+
+impl From<Misfit> for Refusal {
+    fn from(misfit: Misfit) -> Self {
+        let path = misfit.path.clone();
+        Self::new(misfit.into(), (!path.is_empty()).then_some(path))
+    }
+}
+
+impl From<Misfit> for Error {
+    fn from(Misfit { path, wrong }: Misfit) -> Self {
         let at = if path.is_empty() { "the body".to_owned() } else { format!("{path}:") };
         match wrong {
             Wrong::Value(what) => Self::invalid_request(format_args!("{at} {what}")),
             Wrong::UnsupportedValue(what) => Self::unsupported(format_args!("{at} {what}")),
             Wrong::UnknownField => Self::invalid_request(format_args!("unknown field `{path}`")),
+            Wrong::Error(error) if path.is_empty() => error,
+            Wrong::Error(error) => error.context(path),
             Wrong::UnsupportedField => Self::unsupported(format_args!("`{path}` is not supported")),
         }
     }
 }
 
 /// A value of another type than the one that was expected.
-pub(crate) fn expected(found: &Value, what: &str) -> Refusal {
+pub(crate) fn expected(found: &Value, what: &str) -> Misfit {
     let kind = match found {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",
@@ -129,7 +152,7 @@ pub(crate) fn expected(found: &Value, what: &str) -> Refusal {
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",
     };
-    Refusal::wrong(format_args!("is {kind}, expected {what}"))
+    Misfit::wrong(format_args!("is {kind}, expected {what}"))
 }
 
 pub(crate) fn text(value: Value) -> Read<String> {
@@ -149,7 +172,7 @@ pub(crate) fn object(value: Value) -> Read<Map<String, Value>> {
 
 pub(crate) fn list<T>(value: Value, read: impl Fn(Value) -> Read<T>) -> Read<Vec<T>> {
     let Value::Array(items) = value else { return Err(expected(&value, "a list")) };
-    let read_item = |(index, item)| read(item).map_err(|refusal: Refusal| refusal.within_item(index));
+    let read_item = |(index, item)| read(item).map_err(|misfit: Misfit| misfit.within_item(index));
     items.into_iter().enumerate().map(read_item).collect()
 }
 
@@ -157,14 +180,14 @@ pub(crate) fn list<T>(value: Value, read: impl Fn(Value) -> Read<T>) -> Read<Vec
 pub(crate) fn number(value: Value) -> Read<f32> {
     let Value::Number(found) = &value else { return Err(expected(&value, "a number")) };
     let narrow = found.as_f64().map(|wide| wide as f32).filter(|narrow| narrow.is_finite());
-    narrow.ok_or_else(|| Refusal::wrong(format_args!("is {found}, expected a number of 32 bits")))
+    narrow.ok_or_else(|| Misfit::wrong(format_args!("is {found}, expected a number of 32 bits")))
 }
 
 /// A number without a fraction; `what` says of which range.
 pub(crate) fn whole<T: TryFrom<i128>>(value: Value, what: &str) -> Read<T> {
     let Value::Number(found) = &value else { return Err(expected(&value, what)) };
     let fitting = found.as_i128().and_then(|whole| T::try_from(whole).ok());
-    fitting.ok_or_else(|| Refusal::wrong(format_args!("is {found}, expected {what}")))
+    fitting.ok_or_else(|| Misfit::wrong(format_args!("is {found}, expected {what}")))
 }
 
 pub(crate) fn count(value: Value) -> Read<usize> {
@@ -183,8 +206,8 @@ pub(crate) fn one_of(value: Value, names: &[&str], unserved: &[&str]) -> Read<St
     }
     let (found, names) = (clip(&word), alternatives(names));
     match unserved.contains(&word.as_str()) {
-        true => Err(Refusal::unsupported(format_args!("{found:?} is not supported, expected {names}"))),
-        false => Err(Refusal::wrong(format_args!("is {found:?}, expected {names}"))),
+        true => Err(Misfit::unsupported(format_args!("{found:?} is not supported, expected {names}"))),
+        false => Err(Misfit::wrong(format_args!("is {found:?}, expected {names}"))),
     }
 }
 

@@ -1,7 +1,7 @@
 //! How an answer is chosen and when it ends. The types are checked here, the ranges by [`SamplingParams::validate`].
 
 use crate::object::{
-    Object, Read, Refusal, clip, count, expected, flag, list, number, object, text, token_id, whole,
+    Misfit, Object, Read, clip, count, expected, flag, list, number, object, text, token_id, whole,
 };
 use pyrex_core::SamplingParams;
 use serde_json::Value;
@@ -32,7 +32,7 @@ pub(crate) fn chat_logprobs(body: &mut Object, logprobs: &mut Option<usize>) -> 
     match (body.take("logprobs", flag)?, num_alternatives) {
         (Some(true), _) => *logprobs = Some(num_alternatives.unwrap_or(0)),
         (_, Some(1..)) => {
-            return Err(Refusal::wrong("is given, expected logprobs to be true").within("top_logprobs"));
+            return Err(Misfit::wrong("is given, expected logprobs to be true").within("top_logprobs"));
         }
         (Some(false), _) => *logprobs = None,
         (None, _) => {}
@@ -69,16 +69,16 @@ fn logit_bias(value: Value) -> Read<Vec<(u32, f32)>> {
         // Only a number's own spelling, or two fields could name one token.
         let token_id = key.parse::<u32>().ok().filter(|id| id.to_string() == key);
         let Some(token_id) = token_id else {
-            return Err(Refusal::wrong(format_args!("has the key {:?}, expected token ids", clip(&key))));
+            return Err(Misfit::wrong(format_args!("has the key {:?}, expected token ids", clip(&key))));
         };
-        number(bias).map(|bias| (token_id, bias)).map_err(|refusal| refusal.within(&key))
+        number(bias).map(|bias| (token_id, bias)).map_err(|misfit| misfit.within(&key))
     };
     object(value)?.into_iter().map(bias).collect()
 }
 
 fn max_tokens(body: &mut Object) -> Read<Option<usize>> {
     match (body.take("max_tokens", count)?, body.take("max_completion_tokens", count)?) {
-        (Some(old), Some(new)) if old != new => Err(Refusal::wrong(format_args!(
+        (Some(old), Some(new)) if old != new => Err(Misfit::wrong(format_args!(
             "has a max_tokens of {old} and a max_completion_tokens of {new}, expected one number"
         ))),
         (old, new) => Ok(new.or(old)),

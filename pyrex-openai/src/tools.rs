@@ -1,14 +1,14 @@
 //! Tools: what the model is told that it may call, and what it called in earlier turns.
 
 use crate::json::parse;
-use crate::object::{Object, Read, Refusal, expected, flag, list, object, one_of, text};
+use crate::object::{Misfit, Object, Read, expected, flag, list, object, one_of, text};
 use serde_json::{Map, Value, json};
 
 /// Takes the tools that the model is shown: none if it must not choose any.
 pub(crate) fn tools(body: &mut Object) -> Read<Vec<Value>> {
     let tools = body.take("tools", |tools| list(tools, declaration))?.unwrap_or_default();
     let choice = body.take("tool_choice", |choice| match choice {
-        Value::Object(_) => Err(Refusal::unsupported("an object is not supported, expected auto or none")),
+        Value::Object(_) => Err(Misfit::unsupported("an object is not supported, expected auto or none")),
         choice => one_of(choice, &["auto", "none"], &["required"]),
     })?;
     Ok(if choice.as_deref() == Some("none") { Vec::new() } else { tools })
@@ -57,7 +57,7 @@ fn function(value: Value) -> Read<String> {
 
 fn arguments(value: Value) -> Read<Map<String, Value>> {
     let parsed = parse(text(value)?.as_bytes()).map_err(|error| {
-        Refusal::wrong(format_args!("is no JSON, {error}, expected an object in a string"))
+        Misfit::wrong(format_args!("is no JSON, {error}, expected an object in a string"))
     })?;
     match parsed {
         Value::Object(arguments) => Ok(arguments),

@@ -49,6 +49,7 @@ use self::core::{Command, EngineCore, Links};
 use crate::error::{Error, Result};
 use crate::models::{self, LoadedModel, ModelSpec, Processor};
 use crate::ops::threads::thread_pool;
+use crate::prompt::detokenizer::TokenBytes;
 use crate::prompt::{Chat, EncodedPrompt, Prompt};
 use crate::schedule::{BLOCK_SIZE, BlockCache, Digests, Scheduler, SequenceId, StepLimits};
 use constraint::Constraints;
@@ -254,6 +255,11 @@ impl Engine {
         let mut text: String = token_ids.iter().map(|token_id| detokenizer.push(*token_id)).collect();
         text += &detokenizer.finish();
         text
+    }
+
+    /// What one token says: `None` for special tokens and for ids that the vocabulary does not have.
+    pub fn token_bytes(&self, token_id: u32) -> TokenBytes {
+        self.shared.processor.detokenizer().token_bytes(token_id)
     }
 
     /// The model.

@@ -84,6 +84,11 @@ impl Detokenizer {
         (0..self.vocabulary.num_ids()).map(|id| self.vocabulary.piece(id).into_bytes()).collect()
     }
 
+    /// What one id says, wherever it stands.
+    pub fn token_bytes(&self, id: u32) -> TokenBytes {
+        self.vocabulary.piece(id).into_bytes()
+    }
+
     /// The text that was held back when the stream ends.
     pub fn finish(&mut self) -> String {
         match std::mem::take(&mut self.run) {
