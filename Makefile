@@ -1,7 +1,7 @@
 # Where `make install` puts libpyrex; DESTDIR goes before it, for who makes a package.
 PREFIX ?= /usr/local
 
-.PHONY: setup demo install test test-c test-vocab test-html header bench golden story lint soak fuzz
+.PHONY: setup demo install test test-c test-vocab test-html test-elixir-slow test-newer dialyzer header bench golden story lint soak fuzz
 
 # Everything the build needs comes with Rust; this fetches the crates, and Elixir for the tests of its package.
 setup:
@@ -35,6 +35,18 @@ test-vocab:
 # The pages of the report in a browser without a screen, which is installed if there is none.
 test-html:
 	scripts/test-html.sh
+
+# The Elixir package with a release of an app that depends on it, and 50 exits of a VM with live streams.
+test-elixir-slow:
+	PYREX_SLOW=1 scripts/test-elixir.sh
+
+# The same on Elixir 1.18 and OTP 27, in a root of Debian trixie under target/; as root.
+test-newer:
+	scripts/test-newer.sh
+
+# Types of the Elixir package; collects those of OTP first, under target/.
+dialyzer:
+	scripts/dialyzer.sh
 
 # The test writes what the header should be, and fails if it is not that.
 header:

@@ -1,7 +1,8 @@
 # How fast tokens come from a thread of Rust to processes of the BEAM, and how late: MIX_ENV=test mix run bench/delivery.exs
 #
 # Needs a NIF with the cargo feature `test-util`. All is as in use but for the model: the process of each request, its queue,
-# the message that events wait, the take, and the one message that carries them. A token's text is when it was said.
+# the question for events, and the message that carries them. A token's text is when it was said. Beside it, in the same run,
+# threads of Rust that block until a token comes: what the BEAM adds is the difference.
 defmodule Bench.Delivery do
   alias Pyrex.{Feed, Question}
 
@@ -26,20 +27,32 @@ defmodule Bench.Delivery do
 
   # Every stream says a token each 20 ms, as a decoder does.
   defp lateness(num_streams) do
-    late =
-      num_streams
-      |> consume({:flood, 100, 20_000}, fn events ->
-        now = System.os_time(:nanosecond)
-        for {:token, _, _, said, _, _} <- events, do: now - String.to_integer(said)
-      end)
-      |> List.flatten()
-      |> Enum.sort()
+    {rust, beam} = {in_rust(num_streams), on_the_beam(num_streams)}
 
-    at = fn percent -> late |> Enum.at(div((length(late) - 1) * percent, 100)) |> div(1000) end
+    at = fn late, percent -> late |> Enum.at(div((length(late) - 1) * percent, 100)) |> div(1000) end
 
     IO.puts(
-      "#{num_streams} streams of a token each 20 ms: a token is p50 #{at.(50)} µs, p99 #{at.(99)} µs on its way"
+      "#{num_streams} streams of a token each 20 ms: on its way p50 #{at.(beam, 50)} µs, p99 #{at.(beam, 99)} µs; " <>
+        "in Rust p50 #{at.(rust, 50)} µs, p99 #{at.(rust, 99)} µs; added p50 #{at.(beam, 50) - at.(rust, 50)} µs"
     )
+  end
+
+  defp in_rust(num_streams) do
+    :ok = Pyrex.Native.test_lateness(num_streams, 100, 20_000, 0, self())
+
+    receive do
+      {:pyrex_reply, 0, late} -> Enum.sort(late)
+    end
+  end
+
+  defp on_the_beam(num_streams) do
+    num_streams
+    |> consume({:flood, 100, 20_000}, fn events ->
+      now = System.os_time(:nanosecond)
+      for {:token, _, _, said, _, _} <- events, do: now - String.to_integer(said)
+    end)
+    |> List.flatten()
+    |> Enum.sort()
   end
 
   defp consume(num_streams, request, see) do

@@ -6,6 +6,7 @@ rustler::atoms! {
     nil,
     // Tags of messages.
     pyrex_engine,
+    pyrex_events,
     pyrex_ready,
     pyrex_reply,
     open,

@@ -2,13 +2,14 @@
 //!
 //! A scheduler of the BEAM serves every process of a node, so nothing here computes, waits or copies a picture: a function
 //! decodes terms, sends a command and returns. Prompts, grammars and models are worked on by threads of Rust, which tell
-//! processes by messages: [`engine`] what becomes of an engine, [`request`] that events can be taken, and no more than that
-//! until they are, so that no mailbox grows.
+//! processes by messages: [`engine`] what becomes of an engine, [`request`] of events that were asked for, and of no others, so
+//! that no mailbox grows.
 
 mod atoms;
 mod bytes;
 mod engine;
 mod error;
+mod event;
 mod mailbox;
 mod prompt;
 mod question;

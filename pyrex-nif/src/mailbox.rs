@@ -1,14 +1,15 @@
-//! [`Mailbox`]: where the events of a request wait until its owner takes them.
+//! [`Mailbox`]: where the events of a request wait until somebody asks for them.
 //!
-//! The owner is told once that there is something, and not again before it has taken all: a process of the BEAM cannot
-//! refuse a message, so its mailbox is never sent what the engine makes, only word of it.
+//! A process of the BEAM cannot refuse a message, so none is sent that was not asked for: a request to take finds what waits,
+//! or leaves word of who wants the next events, and that one gets one message.
 
 use crate::atoms;
-use pyrex_core::{Event, EventSink, RequestControl};
-use rustler::{LocalPid, OwnedEnv, thread};
+use crate::event::{self, Events};
+use pyrex_core::{Error, Event, EventSink, RequestControl};
+use rustler::{Encoder, Env, LocalPid, OwnedEnv, Term, env::SavedTerm, thread};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The events of one request, and whom to tell of them.
+/// The events of one request, and who wants them.
 pub(crate) struct Mailbox {
     state: Mutex<State>,
     owner: LocalPid,
@@ -20,10 +21,43 @@ pub(crate) struct Mailbox {
 #[derive(Default)]
 struct State {
     events: Vec<Event>,
-    /// The owner knows that something waits.
-    is_told: bool,
+    wanted: Option<Wanted>,
+    /// How many tokens went to consumers since the owner last took.
+    num_sent: usize,
+    has_ended: bool,
     control: Option<RequestControl>,
     is_cancelled: bool,
+}
+
+/// Who is to hear of the next events.
+pub(crate) enum Wanted {
+    /// The owner, which then takes them.
+    ByOwner,
+    /// A consumer, which is sent them unless the final one is among them: how it ends, the owner must know first.
+    By(Consumer),
+}
+
+/// A process that wants events, and what it calls them.
+pub(crate) struct Consumer {
+    pid: LocalPid,
+    tag: SavedTerm,
+    own: OwnedEnv,
+}
+
+impl Consumer {
+    pub(crate) fn new(pid: LocalPid, tag: Term<'_>) -> Self {
+        let own = OwnedEnv::new();
+        Self { pid, tag: own.save(tag), own }
+    }
+
+    fn send(mut self, events: Vec<Event>) {
+        let tag = self.tag;
+        // One that is gone does not miss them.
+        let _ = self.own.send_and_clear(&self.pid, |env| {
+            let tag = tag.load(env);
+            (atoms::pyrex_events(), tag, Events(events)).encode(env)
+        });
+    }
 }
 
 impl Mailbox {
@@ -34,25 +68,38 @@ impl Mailbox {
     /// Takes the next event.
     pub(crate) fn push(&self, event: Event) {
         let mut state = self.lock();
+        if state.has_ended {
+            return;
+        }
+        state.has_ended = event.is_final();
         state.events.push(event);
-        let was_told = std::mem::replace(&mut state.is_told, true);
-        drop(state);
-        if !was_told {
-            tell(self.owner, self.id);
+        match state.wanted.take() {
+            None => {}
+            Some(Wanted::By(consumer)) if !state.has_ended => {
+                let events = std::mem::take(&mut state.events);
+                state.num_sent += event::num_tokens(&events);
+                drop(state);
+                consumer.send(events);
+            }
+            Some(_) => {
+                drop(state);
+                tell(self.owner, self.id);
+            }
         }
     }
 
-    /// All that waits.
-    pub(crate) fn take(&self) -> Vec<Event> {
+    /// All that waits, and how many tokens consumers were sent; if nothing waits, `wanted` is who hears of the next.
+    pub(crate) fn take(&self, wanted: Wanted) -> (usize, Vec<Event>) {
         let mut state = self.lock();
-        state.is_told = false;
-        let control = state.control.clone();
         let events = std::mem::take(&mut state.events);
+        state.wanted = events.is_empty().then_some(wanted);
+        let num_sent = std::mem::take(&mut state.num_sent);
+        let control = state.control.clone();
         drop(state);
         if let Some(control) = control {
             control.resume();
         }
-        events
+        (num_sent, events)
     }
 
     /// Ends the request, now or as soon as it is submitted.
@@ -64,6 +111,12 @@ impl Mailbox {
         if let Some(control) = control {
             control.cancel();
         }
+    }
+
+    /// Ends the request without waiting for its engine.
+    pub(crate) fn fail(&self, error: Error) {
+        self.cancel();
+        self.push(Event::Failed(error));
     }
 
     /// The request is submitted.
@@ -89,7 +142,7 @@ impl Mailbox {
 /// Says that something waits. An owner that is gone has cancelled its request.
 fn tell(owner: LocalPid, id: u64) {
     let send = move || {
-        let _ = OwnedEnv::new().send_and_clear(&owner, |_| (atoms::pyrex_ready(), id));
+        let _ = OwnedEnv::new().send_and_clear(&owner, |_: Env<'_>| (atoms::pyrex_ready(), id));
     };
     match thread::is_scheduler_thread() {
         false => send(),

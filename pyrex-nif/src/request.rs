@@ -3,13 +3,14 @@
 use crate::atoms;
 use crate::engine::EngineResource;
 use crate::error::Told;
-use crate::mailbox::Mailbox;
+use crate::event::Events;
+use crate::mailbox::{Consumer, Mailbox, Wanted};
 use crate::prompt::Asked;
 use crate::reception::Submission;
 use crate::sampling;
 use crate::terms::{absent_or, bad_value};
-use pyrex_core::{Error, Event, FinishReason, Timings, Usage};
-use rustler::{Atom, Encoder, Env, LocalPid, Monitor, NifMap, NifResult, Resource, ResourceArc, Term};
+use pyrex_core::Error;
+use rustler::{Atom, Env, LocalPid, Monitor, NifResult, Resource, ResourceArc, Term};
 use std::sync::Arc;
 
 /// A request. It is cancelled when its owner dies, and when nobody refers to it any more.
@@ -76,9 +77,15 @@ fn submission(term: Term<'_>) -> NifResult<Submission> {
     }
 }
 
+/// `next`, who wants the events that come if none wait, is a pair of a consumer and its tag, or nil for the owner.
 #[rustler::nif]
-fn request_take(env: Env<'_>, request: ResourceArc<RequestResource>) -> Vec<Term<'_>> {
-    request.mailbox.take().into_iter().map(|event| encode(env, event)).collect()
+fn request_take(
+    request: ResourceArc<RequestResource>,
+    next: Option<(LocalPid, Term<'_>)>,
+) -> (usize, Events) {
+    let by = next.map_or(Wanted::ByOwner, |(pid, tag)| Wanted::By(Consumer::new(pid, tag)));
+    let (num_sent, events) = request.mailbox.take(by);
+    (num_sent, Events(events))
 }
 
 #[rustler::nif]
@@ -87,59 +94,9 @@ fn request_cancel(request: ResourceArc<RequestResource>) -> Atom {
     atoms::ok()
 }
 
-fn encode(env: Env<'_>, event: Event) -> Term<'_> {
-    match event {
-        Event::Started { prompt_token_ids, image_tokens } => {
-            (atoms::started(), &prompt_token_ids[..], image_tokens).encode(env)
-        }
-        Event::Token { index, token_id, text, logprobs, finish } => {
-            let logprobs = logprobs.map(|logprobs| (logprobs.logprob, logprobs.top));
-            (atoms::token(), index, token_id, text, logprobs, finish.map(reason)).encode(env)
-        }
-        Event::Finished { reason: ended, usage, timings } => {
-            (atoms::finished(), reason(ended), UsageMap::from(usage), TimingsMap::from(timings)).encode(env)
-        }
-        Event::Failed(error) => (atoms::failed(), Told(error)).encode(env),
-    }
-}
-
-fn reason(reason: FinishReason) -> Atom {
-    match reason {
-        FinishReason::Length => atoms::length(),
-        _ => atoms::stop(),
-    }
-}
-
-#[derive(NifMap)]
-struct UsageMap {
-    prompt_tokens: usize,
-    image_tokens: usize,
-    cached_tokens: usize,
-    completion_tokens: usize,
-}
-
-impl From<Usage> for UsageMap {
-    fn from(usage: Usage) -> Self {
-        let Usage { prompt_tokens, image_tokens, cached_tokens, completion_tokens } = usage;
-        Self { prompt_tokens, image_tokens, cached_tokens, completion_tokens }
-    }
-}
-
-#[derive(NifMap)]
-struct TimingsMap {
-    load_ms: f64,
-    preprocess_ms: f64,
-    queue_ms: f64,
-    encode_images_ms: f64,
-    prefill_ms: f64,
-    decode_ms: f64,
-    ttft_ms: f64,
-}
-
-impl From<Timings> for TimingsMap {
-    fn from(timings: Timings) -> Self {
-        let Timings { load_ms, preprocess_ms, queue_ms, encode_images_ms, prefill_ms, decode_ms, ttft_ms } =
-            timings;
-        Self { load_ms, preprocess_ms, queue_ms, encode_images_ms, prefill_ms, decode_ms, ttft_ms }
-    }
+/// Cancels, and does not wait for the engine to say so.
+#[rustler::nif]
+fn request_expire(request: ResourceArc<RequestResource>, message: String) -> Atom {
+    request.mailbox.fail(Error::deadline_exceeded(message));
+    atoms::ok()
 }

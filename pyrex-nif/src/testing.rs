@@ -9,7 +9,7 @@ use pyrex_core::{
     Engine, EngineOptions, Event, EventSink, FinishReason, Gate, GateKeeper, ModelInput, Permit, Script,
     Timings, Usage,
 };
-use rustler::{Atom, Binary, Env, LocalPid, NifResult, ResourceArc, Term};
+use rustler::{Atom, Binary, Env, LocalPid, NifResult, OwnedEnv, ResourceArc, Term};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -77,7 +77,8 @@ pub(crate) struct Flooder {
 }
 
 struct Stream {
-    slot: Slot,
+    sink: Box<dyn EventSink>,
+    mailbox: Option<Arc<Mailbox>>,
     num_tokens: usize,
     num_left: usize,
     every: Duration,
@@ -92,12 +93,61 @@ impl Flooder {
     }
 
     pub(crate) fn flood(&self, mailbox: Arc<Mailbox>, num_tokens: usize, every_us: u64) {
+        self.say(Box::new(Slot(mailbox.clone())), Some(mailbox), num_tokens, every_us);
+    }
+
+    fn say(&self, sink: Box<dyn EventSink>, mailbox: Option<Arc<Mailbox>>, num_tokens: usize, every_us: u64) {
         let every = Duration::from_micros(every_us);
-        let stream =
-            Stream { slot: Slot(mailbox), num_tokens, num_left: num_tokens, every, next: Instant::now() };
+        let stream = Stream { sink, mailbox, num_tokens, num_left: num_tokens, every, next: Instant::now() };
         // The thread is there as long as this is.
         let _ = self.streams.send(stream);
     }
+}
+
+/// What the BEAM is measured against: threads that block until a token comes, as readers of a handle in Rust do. Sends
+/// `{:pyrex_reply, id, nanoseconds}`, how late each of the tokens was.
+#[rustler::nif]
+fn test_lateness(num_streams: usize, num_tokens: usize, every_us: u64, id: u64, owner: LocalPid) -> Atom {
+    thread::spawn(move || {
+        let flooder = Flooder::start();
+        let readers: Vec<_> = (0..num_streams)
+            .map(|_| {
+                let (sender, inbox) = channel();
+                flooder.say(Box::new(Line(sender)), None, num_tokens, every_us);
+                thread::spawn(move || {
+                    inbox.into_iter().filter_map(|event| late_ns(&event)).collect::<Vec<u64>>()
+                })
+            })
+            .collect();
+        let late: Vec<u64> =
+            readers.into_iter().flat_map(|reader| reader.join().unwrap_or_default()).collect();
+        let _ = OwnedEnv::new().send_and_clear(&owner, |_| (atoms::pyrex_reply(), id, late));
+    });
+    atoms::ok()
+}
+
+/// The way to a thread.
+struct Line(Sender<Event>);
+
+impl EventSink for Line {
+    fn send(&mut self, event: Event) {
+        // A reader that is gone is a test's failure.
+        let _ = self.0.send(event);
+    }
+
+    fn has_room(&self) -> bool {
+        true
+    }
+}
+
+fn late_ns(event: &Event) -> Option<u64> {
+    let Event::Token { text, .. } = event else { return None };
+    let said: u128 = text.parse().ok()?;
+    u64::try_from(now_ns().saturating_sub(said)).ok()
+}
+
+fn now_ns() -> u128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()
 }
 
 fn flood(arrivals: &Receiver<Stream>) {
@@ -128,25 +178,24 @@ impl Stream {
     /// Says one more token, or that there are no more. `None` if there is no room, or it is not time.
     fn say(&mut self) -> Option<()> {
         let now = Instant::now();
-        if now < self.next || !self.slot.has_room() {
+        if now < self.next || !self.sink.has_room() {
             return None;
         }
         self.next = (self.next + self.every).max(now);
         if self.num_left == 0 {
             let usage = Usage { completion_tokens: self.num_tokens, ..Usage::default() };
             let (reason, timings) = (FinishReason::Length, Timings::default());
-            self.slot.send(Event::Finished { reason, usage, timings });
+            self.sink.send(Event::Finished { reason, usage, timings });
             self.num_left = usize::MAX;
             return Some(());
         }
         self.num_left -= 1;
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let text = since.as_nanos().to_string();
-        self.slot.send(Event::Token { index: 0, token_id: 97, text, logprobs: None, finish: None });
+        let text = now_ns().to_string();
+        self.sink.send(Event::Token { index: 0, token_id: 97, text, logprobs: None, finish: None });
         Some(())
     }
 
     fn ended(&self) -> bool {
-        self.num_left == usize::MAX || self.slot.0.is_cancelled()
+        self.num_left == usize::MAX || self.mailbox.as_ref().is_some_and(|mailbox| mailbox.is_cancelled())
     }
 }

@@ -44,6 +44,11 @@ defmodule Pyrex.Event do
   def final?(_event), do: false
 
   @doc false
+  @spec token?(t) :: boolean
+  def token?({:token, _index, _token_id, _text, _logprobs, _finish}), do: true
+  def token?(_event), do: false
+
+  @doc false
   @spec from_native(tuple) :: t
   def from_native({:failed, error}), do: {:failed, Pyrex.Error.from_native(error)}
   def from_native(event), do: event

@@ -135,5 +135,5 @@ defmodule Pyrex.Feed do
     with {:ok, request} <- Request.start(feed.target, feed.question), do: {:ok, %{feed | request: request}}
   end
 
-  defp tokens?(events), do: Enum.any?(events, &match?({:token, _, _, _, _, _}, &1))
+  defp tokens?(events), do: Enum.any?(events, &Event.token?/1)
 end

@@ -3,7 +3,8 @@ defmodule Pyrex.Native do
   # The functions of the NIF, all of which return at once. Answers that take time come as messages:
   #
   #   {:pyrex_engine, id, :open | {:progress, done, total} | {:error, {kind, message}} | {:down, {kind, message}}}
-  #   {:pyrex_ready, id}              to the owner of a request; none more before `request_take`
+  #   {:pyrex_ready, id}              to the owner of a request, after a `request_take` that found nothing: now there is something
+  #   {:pyrex_events, tag, events}    to the consumer of a request, if such a `request_take` named one; never the last events
   #   {:pyrex_reply, id, {:ok, term} | {:error, {kind, message}}}
   #
   # The death of an owner closes its engine, or cancels its request; so does the garbage collection of the term.
@@ -39,11 +40,15 @@ defmodule Pyrex.Native do
   @spec request_submit(engine, tuple, non_neg_integer, pid) :: {:ok, request} | error
   def request_submit(_engine, _request, _id, _owner), do: :erlang.nif_error(:nif_not_loaded)
 
-  @spec request_take(request) :: [tuple]
-  def request_take(_request), do: :erlang.nif_error(:nif_not_loaded)
+  # All that waits, and how many tokens consumers were sent since. `next` hears of those to come, nil for the owner.
+  @spec request_take(request, nil | {pid, term}) :: {non_neg_integer, [tuple]}
+  def request_take(_request, _next), do: :erlang.nif_error(:nif_not_loaded)
 
   @spec request_cancel(request) :: :ok
   def request_cancel(_request), do: :erlang.nif_error(:nif_not_loaded)
+
+  @spec request_expire(request, String.t()) :: :ok
+  def request_expire(_request, _message), do: :erlang.nif_error(:nif_not_loaded)
 
   # Only in a NIF that is built with the cargo feature `test-util`.
 
@@ -52,4 +57,7 @@ defmodule Pyrex.Native do
 
   @spec test_panic(engine) :: :ok
   def test_panic(_engine), do: :erlang.nif_error(:nif_not_loaded)
+
+  @spec test_lateness(pos_integer, pos_integer, non_neg_integer, non_neg_integer, pid) :: :ok
+  def test_lateness(_num_streams, _num_tokens, _every_us, _id, _owner), do: :erlang.nif_error(:nif_not_loaded)
 end

@@ -25,10 +25,26 @@ defmodule Pyrex.Request do
   A request whose node does not answer for `patience_ms` is taken for lost.
   """
   @spec next(t, timeout) :: [Event.t(), ...]
-  def next(%__MODULE__{pid: pid} = request, patience_ms \\ :infinity) do
+  def next(request, patience_ms \\ :infinity)
+
+  def next(%__MODULE__{pid: pid} = request, _patience_ms) when node(pid) == node() do
+    monitor = Process.monitor(pid)
+    send(pid, {:pyrex_next, self(), monitor})
+
+    receive do
+      {:pyrex_events, ^monitor, events} ->
+        Process.demonitor(monitor, [:flush])
+        events
+
+      {:DOWN, ^monitor, :process, _pid, reason} ->
+        [{:failed, lost(request, reason)}]
+    end
+  end
+
+  def next(%__MODULE__{pid: pid} = request, patience_ms) do
     alias = :erlang.monitor(:process, pid, alias: :reply_demonitor)
     send(pid, {:pyrex_next, alias, alias})
-    receive_next(request, alias, if(node(pid) == node(), do: :infinity, else: patience_ms))
+    receive_next(request, alias, patience_ms)
   end
 
   @doc "Has the next events sent to the calling process, as `{:pyrex_events, ref, events}`."

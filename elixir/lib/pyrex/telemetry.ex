@@ -7,7 +7,8 @@ defmodule Pyrex.Telemetry do
   that the event is about: one that raises takes it down.
 
   Durations of requests are in native time units as `System.monotonic_time/0` counts them; those whose name ends in `_ms` were
-  measured by the engine. What a request tells is told when its consumer takes the events, not before.
+  measured by the engine. What a request tells is told when its consumer takes the events, not before; a
+  batch of tokens when it asks for more.
 
   | event | measurements | metadata beside `engine` |
   |---|---|---|
@@ -69,15 +70,24 @@ defmodule Pyrex.Telemetry do
   def observe(%{handler: nil} = span, _events), do: span
 
   def observe(span, events) do
-    num_tokens = Enum.count(events, &match?({:token, _, _, _, _, _}, &1))
+    num_tokens = Enum.count(events, &Event.token?/1)
     events |> Enum.filter(&match?({:started, _, _}, &1)) |> Enum.each(&tell(span, &1))
 
     if num_tokens > 0 and not span.told_first,
       do: emit(span, [:request, :first_token], %{duration: age(span)})
 
-    if num_tokens > 0, do: emit(span, [:request, :tokens], %{count: num_tokens})
+    sent(span, num_tokens)
     events |> Enum.filter(&Event.final?/1) |> Enum.each(&tell(span, &1))
     %{span | told_first: span.told_first or num_tokens > 0}
+  end
+
+  @doc false
+  @spec sent(span, non_neg_integer) :: span
+  def sent(span, 0), do: span
+
+  def sent(span, num_tokens) do
+    emit(span, [:request, :tokens], %{count: num_tokens})
+    span
   end
 
   @doc false

@@ -45,6 +45,19 @@ defmodule Pyrex.TelemetryTest do
              List.last(told)
   end
 
+  test "every token is counted once, whichever way it takes to its consumer" do
+    me = self()
+    tell = fn event, measured, metadata -> send(me, {event, measured, metadata}) end
+    engine = Pyrex.Scripted.start(delay_us: 2000, telemetry: tell)
+    result = Pyrex.generate!(engine, "word")
+    assert_receive {[:pyrex, :request, :stop], _measured, _metadata}
+    told = drain([])
+    counted = for {[:pyrex, :request, :tokens], %{count: count}, _metadata} <- told, do: count
+    assert Enum.sum(counted) == result.usage.completion_tokens
+    assert length(counted) > 2
+    assert Enum.count(told, &match?({[:pyrex, :request, :first_token], _, _}, &1)) == 1
+  end
+
   test "the library :telemetry is told if it is there, unless a function is given" do
     given = fn _event, _measured, _metadata -> :ok end
     assert Telemetry.handler(given) == given

@@ -1,19 +1,20 @@
 defmodule Pyrex.Request.Server do
   @moduledoc false
   # The process of one request: it owns the native request, so its death cancels; it watches the caller, so the caller's death
-  # does; it hands on events when a consumer asks. It fails alone, and is never started again: nobody could tell the consumer
-  # which part of an answer it has.
+  # does; it takes events when a consumer asks, and hands them on. When none wait, those that come go straight from the engine
+  # to the consumer, which saves a token the way through this process. Three ways lead through it: the first token, because
+  # so long the request may be submitted again, the end, and all that goes to another node. It fails alone, and is never
+  # started again: nobody could tell the consumer which part of an answer it has.
 
   use GenServer, restart: :temporary
 
   alias Pyrex.Engine.Table
-  alias Pyrex.Request.Flow
   alias Pyrex.{Admission, Error, Event, Native, Telemetry}
 
   # The engine ends a request at its deadline. This long after it the engine is taken for stuck.
   @grace_ms 1_000
 
-  # `question.request` is there until the first event: so long it may be submitted again. `last` are final events of our own.
+  # `question.request` is there until the first event: so long it may be submitted again. `demand` is who asked last.
   defstruct [
     :name,
     :question,
@@ -23,8 +24,8 @@ defmodule Pyrex.Request.Server do
     :caller_monitor,
     :group_monitor,
     :span,
-    :last,
-    flow: %Flow{}
+    :demand,
+    spoke: false
   ]
 
   @doc false
@@ -49,8 +50,8 @@ defmodule Pyrex.Request.Server do
   end
 
   @impl true
-  def handle_info({:pyrex_ready, id}, %{id: id} = state), do: move(Flow.ready(state.flow), state)
-  def handle_info({:pyrex_next, to, tag}, state), do: move(Flow.demand(state.flow, {to, tag}), state)
+  def handle_info({:pyrex_ready, id}, %{id: id} = state), do: hand_on(state)
+  def handle_info({:pyrex_next, to, tag}, state), do: hand_on(%{state | demand: {to, tag}})
 
   def handle_info({:pyrex_ping, to}, state) do
     send(to, {:pyrex_pong, to})
@@ -71,13 +72,9 @@ defmodule Pyrex.Request.Server do
     do: abandon(state, "its group died")
 
   def handle_info(:overdue, state) do
-    Native.request_cancel(state.native)
-
-    message =
-      "the engine is stuck: no answer #{@grace_ms} ms after the deadline of #{state.question.timeout_ms} ms"
-
-    last = [{:failed, Error.new(:deadline_exceeded, message)}]
-    move(Flow.ready(state.flow), %{state | last: last})
+    after_ms = "#{@grace_ms} ms after the deadline of #{state.question.timeout_ms} ms"
+    Native.request_expire(state.native, "the engine is stuck: no answer #{after_ms}")
+    {:noreply, state}
   end
 
   def handle_info(_stray, state), do: {:noreply, state}
@@ -117,34 +114,37 @@ defmodule Pyrex.Request.Server do
     }
   end
 
-  defp move({:wait, flow}, state), do: {:noreply, %{state | flow: flow}}
+  defp hand_on(state) do
+    {num_sent, events} = Native.request_take(state.native, straight(state))
+    state = %{state | span: Telemetry.sent(state.span, num_sent)}
 
-  defp move({:take, to, flow}, state) do
-    state = %{state | flow: flow}
-
-    case take(state) do
-      [] -> {:noreply, %{state | flow: Flow.unmet(flow, to)}}
-      [{:failed, error}] -> failed(state, to, error)
-      events -> deliver(state, to, events)
+    case Enum.map(events, &Event.from_native/1) do
+      [] -> {:noreply, state}
+      [{:failed, error}] -> failed(state, error)
+      events -> deliver(state, events)
     end
   end
 
-  defp take(%{last: nil} = state), do: Enum.map(Native.request_take(state.native), &Event.from_native/1)
-  defp take(%{last: events}), do: events
+  # Who is sent the next events by the engine itself.
+  defp straight(%{spoke: true, demand: {to, _tag} = demand}) when is_pid(to) and node(to) == node(),
+    do: demand
 
-  defp failed(state, to, error) do
+  defp straight(_state), do: nil
+
+  defp failed(state, error) do
     case refused(state, error) do
-      {:ok, state} -> {:noreply, %{state | flow: Flow.unmet(state.flow, to)}}
-      {:error, error} -> deliver(state, to, [{:failed, error}])
+      {:ok, state} -> hand_on(state)
+      {:error, error} -> deliver(state, [{:failed, error}])
     end
   end
 
-  defp deliver(state, {to, tag}, events) do
+  defp deliver(%{demand: {to, tag}} = state, events) do
     send(to, {:pyrex_events, tag, events})
+    spoke = state.spoke or Enum.any?(events, &Event.token?/1)
 
     if Event.final?(List.last(events)),
       do: stop(state, events),
-      else: {:noreply, forget(%{state | span: Telemetry.observe(state.span, events)})}
+      else: {:noreply, forget(%{state | spoke: spoke, span: Telemetry.observe(state.span, events)})}
   end
 
   # From here on it cannot be submitted again.
