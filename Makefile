@@ -48,6 +48,10 @@ test-newer:
 dialyzer:
 	scripts/dialyzer.sh
 
+# The server asked by OpenAI's clients, curl and schemathesis, and its pages in a browser; all of them are installed if missing.
+test-clients:
+	scripts/test-clients.sh
+
 # The test writes what the header should be, and fails if it is not that.
 header:
 	-cargo test --release --workspace --test header

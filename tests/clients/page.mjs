@@ -4,21 +4,21 @@ import assert from 'node:assert/strict';
 import { mkdirSync, readFileSync } from 'node:fs';
 import { after, afterEach, before, test } from 'node:test';
 import { chromium } from 'playwright-core';
-import { ANSWER, ROOT, freePort, metric, slowed, start } from './server.mjs';
+import { ANSWER, ROOT, metric, slowed, start } from './server.mjs';
 
 const SEEN = ROOT + 'target/clients/';
 const QUESTION = 'Describe this image.';
 const red = readFileSync(ROOT + 'models/shapes/examples/red_circle.png');
 const DESK = { width: 1280, height: 860 }, PHONE = { width: 390, height: 844 };
 
-let browser, port, server, visits = [];
+const visits = [];
+let browser, server;
 
 before(async () => {
   mkdirSync(SEEN, { recursive: true });
   const args = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
   browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args });
-  port = await freePort();
-  server = await start(port);
+  server = await start();
 });
 
 after(async () => {
@@ -28,11 +28,9 @@ after(async () => {
 
 // No page may fail, reach another origin or be held by its policy, whatever a test does with it.
 afterEach(async () => {
-  for (const { context, wrong } of visits) {
-    await context.close();
-    assert.deepEqual(wrong, []);
-  }
-  visits = [];
+  const seen = visits.splice(0);
+  for (const { context } of seen) await context.close();
+  assert.deepEqual(seen.flatMap(({ wrong }) => wrong), []);
 });
 
 /** A page that answers greedily, unless told to take other settings. */
@@ -163,7 +161,7 @@ test('a server that dies in the middle is told of, and the answer comes once it 
   await page.getByText('The server does not answer').waitFor();
   assert.equal(await page.locator('#dot').getAttribute('aria-label'), 'no connection');
   await shot(page, 'gone');
-  server = await start(port);
+  server = await start([], new URL(server.url).port);
   await page.getByText('It is back.').waitFor();
   await page.getByRole('button', { name: 'Retry' }).click();
   await isIdle(page);
@@ -173,7 +171,7 @@ test('a server that dies in the middle is told of, and the answer comes once it 
 });
 
 test('a key is asked for, and a wrong one is told', async () => {
-  const keyed = await start(await freePort(), '--config', SEEN + 'keyed.toml');
+  const keyed = await start(['--config', SEEN + 'keyed.toml']);
   try {
     const page = await visit({ base: keyed.url });
     await page.getByText('The server asks for an API key').waitFor();

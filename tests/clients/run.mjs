@@ -2,7 +2,7 @@
 // The names of clients may be given; without any, all of them run, one after another.
 
 import { spawn } from 'node:child_process';
-import { ROOT, freePort, start } from './server.mjs';
+import { ROOT, start } from './server.mjs';
 
 const OUT = ROOT + 'target/clients/', HERE = ROOT + 'tests/clients/';
 
@@ -28,7 +28,7 @@ function run(name, [program, ...arguments_], environment) {
   });
 }
 
-const servers = await Promise.all([[], ['--config', OUT + 'keyed.toml'], ['--model', OUT + 'tools']].map(async (more) => start(await freePort(), ...more)));
+const servers = await Promise.all([[], ['--config', OUT + 'keyed.toml'], ['--model', OUT + 'tools']].map((arguments_) => start(arguments_)));
 const [plain, keyed, tools] = servers.map(({ url }) => url);
 const environment = { PYREX_URL: plain, PYREX_KEYED_URL: keyed, PYREX_TOOLS_URL: tools };
 const all = clients(plain), wanted = process.argv.slice(2), failed = [];

@@ -1,41 +1,33 @@
 // Starts servers of the program under test, and ends them.
 
 import { spawn } from 'node:child_process';
-import { createServer as createHttpServer } from 'node:http';
-import { createServer } from 'node:net';
+import { createServer } from 'node:http';
+import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 
 export const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 export const ANSWER = 'This is a simple image of a solid red circle on a white background.';
 const PYREX = process.env.PYREX_BIN ?? ROOT + 'target/release/pyrex';
 
-/** A port that nobody listens on. */
-export function freePort() {
-  return new Promise((found) => {
-    const server = createServer().listen(0, '127.0.0.1', () => {
-      const { port } = server.address();
-      server.close(() => found(port));
+/** A server, once it listens: on a free port unless one is given. `kill` resolves when its process is gone. */
+export function start(arguments_ = [], port = 0) {
+  const child = spawn(PYREX, ['serve', '--port', String(port), ...arguments_], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const gone = new Promise((resolve) => child.once('exit', resolve));
+  let errors = '';
+  child.stderr.on('data', (data) => { errors += data; });
+  return new Promise((resolve, reject) => {
+    child.once('error', reject);
+    child.once('exit', () => reject(new Error('the server ended: ' + errors)));
+    createInterface({ input: child.stdout }).on('line', (line) => {
+      const url = /^listening on (.+)$/.exec(line)?.[1];
+      if (url) resolve({ url, kill: () => { child.kill('SIGKILL'); return gone; } });
     });
   });
 }
 
-/** A server that is ready for requests; `kill` resolves once its process is gone. */
-export async function start(port, ...more) {
-  const child = spawn(PYREX, ['serve', '--port', String(port), ...more], { stdio: ['ignore', 'ignore', 'pipe'] });
-  let said = '';
-  child.stderr.on('data', (data) => { said += data; });
-  const gone = new Promise((resolve) => child.once('exit', resolve));
-  const url = 'http://127.0.0.1:' + port;
-  while (!(await fetch(url + '/health/ready').then((response) => response.ok, () => false))) {
-    if (child.exitCode !== null) throw new Error('the server ended at once: ' + said);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-  return { url, kill: (signal = 'SIGKILL') => { child.kill(signal); return gone; } };
-}
-
 /** The same server behind a slow network: one event of a stream at a time. */
 export async function slowed(url, pauseMs) {
-  const proxy = createHttpServer(async (request, response) => {
+  const proxy = createServer(async (request, response) => {
     const method = request.method, body = method === 'POST' ? request : undefined;
     const answer = await fetch(url + request.url, { method, body, duplex: 'half', headers: { 'Content-Type': 'application/json' } });
     const headers = new Headers(answer.headers);
