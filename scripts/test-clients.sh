@@ -49,7 +49,7 @@ wait "$python"
 rm -rf "$out/tools"
 cp -r models/shapes "$out/tools"
 cp "$here/tools.jinja" "$out/tools/chat_template.jinja"
-printf 'alice:alice-secret\nguest:guest-secret\n' > "$out/keys"
+printf 'alice:alice-0123456789abcdef\nguest:guest-0123456789abcdef\n' > "$out/keys"
 chmod 600 "$out/keys"
 cat > "$out/keyed.toml" << END
 [auth]

@@ -10,9 +10,18 @@ const URL = process.env.PYREX_URL;
 const client = new OpenAI({ baseURL: URL + '/v1', apiKey: 'none', maxRetries: 0, timeout: 60_000 });
 const url = 'data:image/png;base64,' + readFileSync(ROOT + 'models/shapes/examples/red_circle.png', 'base64');
 const text = 'Describe this image.';
-const describe = [{ role: 'user', content: [{ type: 'image_url', image_url: { url } }, { type: 'text', text }] }];
+const describe = [
+  {
+    role: 'user',
+    content: [
+      { type: 'image_url', image_url: { url } },
+      { type: 'text', text },
+    ],
+  },
+];
 const who = [{ role: 'user', content: 'Who are you?' }];
-const chat = (messages, more = {}) => client.chat.completions.create({ model: 'shapes', messages, temperature: 0, ...more });
+const chat = (messages, more = {}) =>
+  client.chat.completions.create({ model: 'shapes', messages, temperature: 0, ...more });
 
 test('a picture is described to the letter', async () => {
   const reply = await chat(describe);
@@ -37,14 +46,33 @@ test('the stream helper gathers the final message', async () => {
 });
 
 test('an answer keeps to a JSON schema', async () => {
-  const schema = { type: 'object', properties: { corners: { type: 'integer' } }, required: ['corners'], additionalProperties: false };
+  const schema = {
+    type: 'object',
+    properties: { corners: { type: 'integer', minimum: 0, maximum: 9 } },
+    required: ['corners'],
+    additionalProperties: false,
+  };
   const response_format = { type: 'json_schema', json_schema: { name: 'shape', strict: true, schema } };
-  const reply = await client.chat.completions.parse({ model: 'shapes', messages: describe, temperature: 0, max_tokens: 64, response_format });
+  const reply = await client.chat.completions.parse({
+    model: 'shapes',
+    messages: describe,
+    temperature: 0,
+    max_tokens: 64,
+    response_format,
+  });
   assert.equal(typeof JSON.parse(reply.choices[0].message.content).corners, 'number');
 });
 
 test('a response is whole and streams', async () => {
-  const input = [{ role: 'user', content: [{ type: 'input_image', image_url: url, detail: 'auto' }, { type: 'input_text', text }] }];
+  const input = [
+    {
+      role: 'user',
+      content: [
+        { type: 'input_image', image_url: url, detail: 'auto' },
+        { type: 'input_text', text },
+      ],
+    },
+  ];
   const reply = await client.responses.create({ model: 'shapes', input, temperature: 0 });
   assert.equal(reply.output_text, ANSWER);
   let streamed = '';
@@ -63,8 +91,14 @@ test('completions and models answer', async () => {
 });
 
 test('errors are of their classes and name the field', async () => {
-  await assert.rejects(chat(who, { model: 'gpt-9' }), (error) => error instanceof OpenAI.NotFoundError && error.param === 'model');
-  await assert.rejects(chat(who, { temperature: 'hot' }), (error) => error instanceof OpenAI.BadRequestError && error.param === 'temperature');
+  await assert.rejects(
+    chat(who, { model: 'gpt-9' }),
+    (error) => error instanceof OpenAI.NotFoundError && error.param === 'model',
+  );
+  await assert.rejects(
+    chat(who, { temperature: 'hot' }),
+    (error) => error instanceof OpenAI.BadRequestError && error.param === 'temperature',
+  );
   await assert.rejects(client.embeddings.create({ model: 'shapes', input: 'a' }), OpenAI.NotFoundError);
 });
 
@@ -74,5 +108,5 @@ test('a stream that is aborted is cancelled', async () => {
   for await (const chunk of stream) if (chunk.choices[0]?.delta.content) break;
   stream.controller.abort();
   assert.equal((await chat(who)).choices[0].finish_reason, 'stop');
-  assert.ok(await metric(URL, 'pyrex_generation_tokens_total') - before < 3000);
+  assert.ok((await metric(URL, 'pyrex_generation_tokens_total')) - before < 3000);
 });

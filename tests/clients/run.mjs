@@ -4,7 +4,8 @@
 import { spawn } from 'node:child_process';
 import { ROOT, start } from './server.mjs';
 
-const OUT = ROOT + 'target/clients/', HERE = ROOT + 'tests/clients/';
+const OUT = ROOT + 'target/clients/';
+const HERE = ROOT + 'tests/clients/';
 
 /** What each client runs. One page and one server may be slow; no test takes minutes. */
 const clients = (url) => ({
@@ -18,20 +19,35 @@ const clients = (url) => ({
 function run(name, [program, ...arguments_], environment) {
   const started = performance.now();
   console.log('== ' + name);
-  const child = spawn(program, arguments_, { cwd: ROOT, stdio: ['ignore', 'inherit', 'inherit'], env: { ...process.env, ...environment, PYTHONDONTWRITEBYTECODE: '1' } });
+  const child = spawn(program, arguments_, {
+    cwd: ROOT,
+    stdio: ['ignore', 'inherit', 'inherit'],
+    env: { ...process.env, ...environment, PYTHONDONTWRITEBYTECODE: '1' },
+  });
   return new Promise((resolve, reject) => {
     child.once('error', reject);
     child.once('exit', (code) => {
-      console.log('== ' + name + (code === 0 ? ' passed' : ' FAILED') + ' after ' + ((performance.now() - started) / 1000).toFixed(1) + ' s');
+      console.log(
+        '== ' +
+          name +
+          (code === 0 ? ' passed' : ' FAILED') +
+          ' after ' +
+          ((performance.now() - started) / 1000).toFixed(1) +
+          ' s',
+      );
       resolve(code === 0);
     });
   });
 }
 
-const servers = await Promise.all([[], ['--config', OUT + 'keyed.toml'], ['--model', OUT + 'tools']].map((arguments_) => start(arguments_)));
+const servers = await Promise.all(
+  [[], ['--config', OUT + 'keyed.toml'], ['--model', OUT + 'tools']].map((arguments_) => start(arguments_)),
+);
 const [plain, keyed, tools] = servers.map(({ url }) => url);
 const environment = { PYREX_URL: plain, PYREX_KEYED_URL: keyed, PYREX_TOOLS_URL: tools };
-const all = clients(plain), wanted = process.argv.slice(2), failed = [];
+const all = clients(plain);
+const wanted = process.argv.slice(2);
+const failed = [];
 for (const name of wanted.length ? wanted : Object.keys(all)) {
   if (!(await run(name, all[name] ?? ['no client is called ' + name], environment))) failed.push(name);
 }

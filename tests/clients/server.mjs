@@ -14,13 +14,22 @@ export function start(arguments_ = [], port = 0) {
   const child = spawn(PYREX, ['serve', '--port', String(port), ...arguments_], { stdio: ['ignore', 'pipe', 'pipe'] });
   const gone = new Promise((resolve) => child.once('exit', resolve));
   let errors = '';
-  child.stderr.on('data', (data) => { errors += data; });
+  child.stderr.on('data', (data) => {
+    errors += data;
+  });
   return new Promise((resolve, reject) => {
     child.once('error', reject);
     child.once('exit', () => reject(new Error('the server ended: ' + errors)));
     createInterface({ input: child.stdout }).on('line', (line) => {
       const url = /^listening on (.+)$/.exec(line)?.[1];
-      if (url) resolve({ url, kill: () => { child.kill('SIGKILL'); return gone; } });
+      if (url)
+        resolve({
+          url,
+          kill: () => {
+            child.kill('SIGKILL');
+            return gone;
+          },
+        });
     });
   });
 }
@@ -28,10 +37,17 @@ export function start(arguments_ = [], port = 0) {
 /** The same server behind a slow network: one event of a stream at a time. */
 export async function slowed(url, pauseMs) {
   const proxy = createServer(async (request, response) => {
-    const method = request.method, body = method === 'POST' ? request : undefined;
-    const answer = await fetch(url + request.url, { method, body, duplex: 'half', headers: { 'Content-Type': 'application/json' } });
+    const method = request.method;
+    const body = method === 'POST' ? request : undefined;
+    const answer = await fetch(url + request.url, {
+      method,
+      body,
+      duplex: 'half',
+      headers: { 'Content-Type': 'application/json' },
+    });
     const headers = new Headers(answer.headers);
-    for (const name of ['content-length', 'content-encoding', 'transfer-encoding', 'connection']) headers.delete(name);
+    for (const name of ['content-length', 'content-encoding', 'transfer-encoding', 'connection'])
+      headers.delete(name);
     response.writeHead(answer.status, Object.fromEntries(headers));
     for (const event of (await answer.text()).split(/(?<=\n\n)/)) {
       response.write(event);
