@@ -43,7 +43,8 @@ pub(crate) fn of_completions(mut body: Object, context: &Context<'_>) -> Read<As
 fn asked(endpoint: Endpoint, mut request: Request, mut body: Object) -> Read<Asked> {
     request.constraint = grammar(&mut body)?.map(Constraint::from);
     request.num_completions = num_completions(&mut body)?;
-    body.set("priority", &mut request.priority, |value| whole(value, "a whole number from -128 to 127"))?;
+    let priority = body.take("priority", |value| whole(value, "a whole number from -128 to 127"))?;
+    request.priority = priority.unwrap_or(request.priority);
     body.set("cache_salt", &mut request.cache_salt, text)?;
     body.set("timeout_ms", &mut request.deadline, deadline)?;
     let stream = body.take("stream", flag)?.unwrap_or(false);
@@ -52,6 +53,7 @@ fn asked(endpoint: Endpoint, mut request: Request, mut body: Object) -> Read<Ask
         model: body.take("model", text)?,
         stream,
         include_usage: include_usage(&mut body, stream)?,
+        priority,
         user: body.take("user", text)?,
         endpoint,
     };

@@ -79,6 +79,8 @@ pub struct Asked {
     pub stream: bool,
     /// Whether a stream ends with what the answer took.
     pub include_usage: bool,
+    /// The priority that the body names: a server may have another one for those that name none.
+    pub priority: Option<i8>,
     /// Who asks, as the client calls them.
     pub user: Option<String>,
     endpoint: Endpoint,

@@ -64,6 +64,8 @@ pub struct Limits {
     pub stall_timeout_ms: u64,
     /// An answer, from the end of the request's body on.
     pub request_timeout_ms: u64,
+    /// A stream that has nothing to say, until it says that it lives.
+    pub keep_alive_ms: u64,
     /// Requests under way when the server is told to stop.
     pub drain_timeout_ms: u64,
 }
@@ -95,7 +97,8 @@ pub struct AuthConfig {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ImagesConfig {
-    /// Hosts of http and https URLs: `example.org`, or `*.example.org` for all below it.
+    /// Hosts of http and https URLs: `example.org`, `example.org:8443` for another port than the scheme's own, or
+    /// `*.example.org` for all below it.
     pub hosts: Vec<String>,
     /// Folders of file URLs.
     pub dirs: Vec<PathBuf>,
@@ -105,6 +108,8 @@ pub struct ImagesConfig {
     pub timeout_ms: u64,
     /// Redirects of one fetch; each must lead to a host of the list.
     pub max_redirects: u32,
+    /// Whether a host of the list may have an address that is not public. Dangerous: whoever asks reaches what it serves.
+    pub allow_private: bool,
 }
 
 /// Pages of other origins that may ask.
@@ -163,6 +168,7 @@ impl Default for Limits {
             idle_timeout_ms: 75_000,
             stall_timeout_ms: 60_000,
             request_timeout_ms: 600_000,
+            keep_alive_ms: 15_000,
             drain_timeout_ms: 30_000,
         }
     }
@@ -176,6 +182,7 @@ impl Default for ImagesConfig {
             max_bytes: 20 * 1024 * 1024,
             timeout_ms: 10_000,
             max_redirects: 3,
+            allow_private: false,
         }
     }
 }
@@ -277,6 +284,7 @@ impl Limits {
             ("idle_timeout_ms", self.idle_timeout_ms),
             ("stall_timeout_ms", self.stall_timeout_ms),
             ("request_timeout_ms", self.request_timeout_ms),
+            ("keep_alive_ms", self.keep_alive_ms),
         ];
         if let Some((field, _)) = counts.iter().find(|(_, count)| *count == 0) {
             return Err(wrong(&format!("limits.{field}"), "is 0, expected at least 1"));
@@ -308,6 +316,10 @@ impl ImagesConfig {
     fn validate(&self) -> Result<()> {
         for host in &self.hosts {
             let name = host.strip_prefix("*.").unwrap_or(host);
+            let name = match name.rsplit_once(':') {
+                Some((name, port)) if port.parse().is_ok_and(|port: u16| port > 0) => name,
+                _ => name,
+            };
             if name.is_empty() || name.contains(['*', '/', ':', '@', ' ']) {
                 let what = format_args!("{host:?} is no host, expected one such as \"example.org\"");
                 return Err(wrong("images.hosts", what));

@@ -1,5 +1,6 @@
 //! What the tests share: goldens of the reference, a tap that records, and a model run without an engine.
 
+pub mod http;
 pub mod pages;
 pub mod scripted;
 
