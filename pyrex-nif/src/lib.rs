@@ -14,6 +14,7 @@ mod mailbox;
 mod prompt;
 mod question;
 mod reception;
+mod reply;
 mod request;
 mod sampling;
 mod terms;

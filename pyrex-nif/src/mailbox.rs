@@ -5,13 +5,17 @@
 
 use crate::atoms;
 use crate::event::{self, Events};
+use crate::reply::{Fault, Writing, Written};
 use pyrex_core::{Error, Event, EventSink, RequestControl};
+use pyrex_openai::Reply;
 use rustler::{Encoder, Env, LocalPid, OwnedEnv, Term, env::SavedTerm, thread};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The events of one request, and who wants them.
 pub(crate) struct Mailbox {
     state: Mutex<State>,
+    /// Of an answer to OpenAI's clients. Only who takes waits for it.
+    writing: Mutex<Writing>,
     owner: LocalPid,
     id: u64,
     /// So many events wait before the request pauses.
@@ -62,7 +66,7 @@ impl Consumer {
 
 impl Mailbox {
     pub(crate) fn new(owner: LocalPid, id: u64, max_events: usize) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), owner, id, max_events })
+        Arc::new(Self { state: Mutex::default(), writing: Mutex::default(), owner, id, max_events })
     }
 
     /// Takes the next event.
@@ -102,6 +106,29 @@ impl Mailbox {
         (num_sent, events)
     }
 
+    /// As [`take`](Self::take) by the owner, and what of the answer these events are.
+    pub(crate) fn take_written(&self) -> (Vec<Event>, Option<Written>) {
+        let (_, events) = self.take(Wanted::ByOwner);
+        let written = self.writing().write(&events);
+        (events, written)
+    }
+
+    /// The body of the request was read; how its answer will come is told before it comes.
+    pub(crate) fn begin(&self, reply: Reply) {
+        self.writing().begin(reply);
+        let wanted = self.lock().wanted.take();
+        if wanted.is_some() {
+            tell(self.owner, self.id);
+        }
+    }
+
+    /// The body of the request was refused.
+    pub(crate) fn refuse(&self, fault: Fault) {
+        let error = fault.error().clone();
+        self.writing().refuse(fault);
+        self.push(Event::Failed(error));
+    }
+
     /// Ends the request, now or as soon as it is submitted.
     pub(crate) fn cancel(&self) {
         let mut state = self.lock();
@@ -132,6 +159,10 @@ impl Mailbox {
 
     pub(crate) fn is_cancelled(&self) -> bool {
         self.lock().is_cancelled
+    }
+
+    fn writing(&self) -> MutexGuard<'_, Writing> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

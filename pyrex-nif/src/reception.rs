@@ -5,7 +5,8 @@
 
 use crate::bytes::KeptBinary;
 use crate::mailbox::{Mailbox, Slot};
-use pyrex_core::{Engine, Error, Event, Request, RequestControl, Result, SamplingParams};
+use crate::reply::{Fault, Wish};
+use pyrex_core::{Engine, Error, Request, RequestControl, Result, SamplingParams};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -16,8 +17,14 @@ use std::time::{Duration, Instant};
 pub(crate) enum Submission {
     /// A request, decoded.
     Request(Box<Request>),
-    /// A body of OpenAI's protocol, and what its transport decides.
-    Json { body: KeptBinary, priority: Option<i8>, cache_salt: Option<String>, timeout_ms: Option<u64> },
+    /// A body of OpenAI's protocol, what its transport decides, and the answer it wants, if it does.
+    Json {
+        body: KeptBinary,
+        priority: Option<i8>,
+        cache_salt: Option<String>,
+        timeout_ms: Option<u64>,
+        wish: Option<Wish>,
+    },
     /// So many tokens that no model says, one each so many microseconds.
     #[cfg(feature = "test-util")]
     Flood { num_tokens: usize, every_us: u64 },
@@ -78,29 +85,40 @@ fn receive(engine: &Engine, inbox: &Receiver<Arrival>) {
             continue;
         }
         let submitted = catch_unwind(AssertUnwindSafe(|| submit(engine, submission, &mailbox)));
-        match submitted.unwrap_or_else(|_| Err(Error::internal("a panic while a request was submitted"))) {
+        match submitted
+            .unwrap_or_else(|_| Err(Error::internal("a panic while a request was submitted").into()))
+        {
             Ok(control) => mailbox.submitted(control),
-            Err(error) => mailbox.push(Event::Failed(error)),
+            Err(fault) => mailbox.refuse(fault),
         }
     }
 }
 
-fn submit(engine: &Engine, submission: Submission, mailbox: &Arc<Mailbox>) -> Result<RequestControl> {
+fn submit(engine: &Engine, submission: Submission, mailbox: &Arc<Mailbox>) -> Result<RequestControl, Fault> {
     if mailbox.is_cancelled() {
-        return Err(Error::cancelled("the request was cancelled"));
+        return Err(Error::cancelled("the request was cancelled").into());
     }
-    engine.submit_to(submission.request(engine)?, Box::new(Slot(mailbox.clone())))
+    let request = submission.request(engine, mailbox)?;
+    Ok(engine.submit_to(request, Box::new(Slot(mailbox.clone())))?)
 }
 
 impl Submission {
-    fn request(self, engine: &Engine) -> Result<Request> {
+    fn request(self, engine: &Engine, mailbox: &Mailbox) -> Result<Request, Fault> {
         match self {
             Self::Request(request) => Ok(*request),
             #[cfg(feature = "test-util")]
-            Self::Flood { .. } => Err(Error::internal("a flood is no request")),
-            Self::Json { body, priority, cache_salt, timeout_ms } => {
-                let asked = pyrex_openai::read(body.as_ref(), &SamplingParams::from_model(engine.spec()))?;
-                let mut request = asked.request;
+            Self::Flood { .. } => Err(Error::internal("a flood is no request").into()),
+            Self::Json { body, priority, cache_salt, timeout_ms, wish } => {
+                let mut request = match wish {
+                    None => {
+                        pyrex_openai::read(body.as_ref(), &SamplingParams::from_model(engine.spec()))?.request
+                    }
+                    Some(wish) => {
+                        let (request, reply) = wish.read(body.as_ref(), engine)?;
+                        mailbox.begin(reply);
+                        request
+                    }
+                };
                 request.priority = priority.unwrap_or(request.priority);
                 request.cache_salt = cache_salt.unwrap_or(request.cache_salt);
                 let deadline =

@@ -7,6 +7,7 @@ use crate::event::Events;
 use crate::mailbox::{Consumer, Mailbox, Wanted};
 use crate::prompt::Asked;
 use crate::reception::Submission;
+use crate::reply::{Wish, Written};
 use crate::sampling;
 use crate::terms::{absent_or, bad_value};
 use pyrex_core::Error;
@@ -70,6 +71,7 @@ fn submission(term: Term<'_>) -> NifResult<Submission> {
             priority: absent_or(options, "priority")?,
             cache_salt: absent_or(options, "cache_salt")?,
             timeout_ms: absent_or(options, "timeout_ms")?,
+            wish: absent_or::<Term<'_>>(options, "reply")?.map(Wish::decode).transpose()?,
         }),
         #[cfg(feature = "test-util")]
         "flood" => Ok(Submission::Flood { num_tokens: asked.decode()?, every_us: options.decode()? }),
@@ -86,6 +88,13 @@ fn request_take(
     let by = next.map_or(Wanted::ByOwner, |(pid, tag)| Wanted::By(Consumer::new(pid, tag)));
     let (num_sent, events) = request.mailbox.take(by);
     (num_sent, Events(events))
+}
+
+/// Making an answer of many events takes longer than a scheduler may.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn request_take_written(request: ResourceArc<RequestResource>) -> (Events, Option<Written>) {
+    let (events, written) = request.mailbox.take_written();
+    (Events(events), written)
 }
 
 #[rustler::nif]

@@ -63,5 +63,5 @@ defmodule Pyrex.Cluster do
 
   defp beginning({:text, text}), do: binary_part(text, 0, min(byte_size(text), 256))
   defp beginning({:ids, ids}), do: Enum.take(ids, 64)
-  defp beginning({:json, body}), do: body
+  defp beginning(body) when is_binary(body), do: body
 end

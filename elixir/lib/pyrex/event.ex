@@ -36,6 +36,10 @@ defmodule Pyrex.Event do
           | {:token, non_neg_integer, non_neg_integer, String.t(), logprobs, nil | finish_reason}
           | {:finished, finish_reason, usage, timings}
           | {:failed, Pyrex.Error.t()}
+          | written
+
+  @typedoc "What `Pyrex.Plug` sends, and nobody else sees: status, media type and bytes. Stands before the events it is made of."
+  @type written :: {:written, pos_integer, String.t(), binary}
 
   @doc "Whether nothing comes after it."
   @spec final?(t) :: boolean
@@ -47,6 +51,11 @@ defmodule Pyrex.Event do
   @spec token?(t) :: boolean
   def token?({:token, _index, _token_id, _text, _logprobs, _finish}), do: true
   def token?(_event), do: false
+
+  @doc false
+  @spec written?(t) :: boolean
+  def written?({:written, _status, _type, _bytes}), do: true
+  def written?(_event), do: false
 
   @doc false
   @spec from_native(tuple) :: t

@@ -7,7 +7,7 @@ defmodule Pyrex.Feed do
   alias Pyrex.{Cluster, Error, Event, Question, Request, Result}
 
   @enforce_keys [:target, :question]
-  defstruct [:target, :question, :request, :key, tried: [], started: false, produced: false]
+  defstruct [:target, :question, :request, :demand, :key, tried: [], started: false, produced: false]
 
   @type t :: %__MODULE__{}
 
@@ -22,16 +22,18 @@ defmodule Pyrex.Feed do
 
   @doc "The next events, at least one."
   @spec next(t) :: {[Event.t(), ...], t}
-  def next(feed) do
-    events = Request.next(feed.request, Cluster.patience_ms())
+  def next(feed), do: next_of(ask(feed))
 
-    case {List.last(events), feed} do
-      {{:failed, %Error{kind: kind} = error}, %{target: {:cluster, _name}, produced: false}}
-      when kind in [:closed, :overloaded] ->
-        if tokens?(events), do: {events, feed}, else: again(feed, error)
+  @doc "Asks for the next events, which `await/2` brings."
+  @spec ask(t) :: t
+  def ask(feed), do: %{feed | demand: Request.demand(feed.request)}
 
-      _live ->
-        note(feed, events)
+  @doc "The events that were asked for, or `:idle` if none come so long; it may be called again then."
+  @spec await(t, timeout) :: {[Event.t(), ...] | :idle, t}
+  def await(feed, within_ms) do
+    case Request.await(feed.request, feed.demand, within_ms) do
+      :idle -> {:idle, feed}
+      events -> settle(feed, events, within_ms)
     end
   end
 
@@ -56,6 +58,21 @@ defmodule Pyrex.Feed do
       &next_events/1,
       fn {feed, _draft} -> close_if_open(feed) end
     )
+  end
+
+  defp next_of(feed) do
+    with {:idle, feed} <- await(feed, Cluster.patience_ms()), do: next_of(feed)
+  end
+
+  defp settle(feed, events, within_ms) do
+    case {List.last(events), feed} do
+      {{:failed, %Error{kind: kind} = error}, %{target: {:cluster, _name}, produced: false}}
+      when kind in [:closed, :overloaded] ->
+        if tokens?(events), do: {events, feed}, else: again(feed, error, within_ms)
+
+      _live ->
+        note(feed, events, within_ms)
+    end
   end
 
   defp collect(feed, draft) do
@@ -105,18 +122,19 @@ defmodule Pyrex.Feed do
   defp close_if_open({:ok, feed}), do: close(feed)
   defp close_if_open(_ended), do: :ok
 
-  defp again(feed, error) do
+  defp again(feed, error, within_ms) do
     case submit(feed, error) do
-      {:ok, feed} -> next(feed)
+      {:ok, feed} -> await(ask(feed), within_ms)
       {:error, error} -> {[{:failed, error}], feed}
     end
   end
 
   # The prompt is told once, however often it is asked.
-  defp note(feed, events) do
+  defp note(feed, events, within_ms) do
     kept = if feed.started, do: Enum.reject(events, &match?({:started, _, _}, &1)), else: events
-    feed = %{feed | started: true, produced: feed.produced or tokens?(events)}
-    if kept == [], do: next(feed), else: {kept, feed}
+    started = feed.started or Enum.any?(events, &match?({:started, _, _}, &1))
+    feed = %{feed | started: started, produced: feed.produced or tokens?(events)}
+    if kept == [], do: await(ask(feed), within_ms), else: {kept, feed}
   end
 
   defp submit(%{target: {:cluster, name}} = feed, last_error) do

@@ -44,6 +44,19 @@ defmodule Pyrex.Native do
   @spec request_take(request, nil | {pid, term}) :: {non_neg_integer, [tuple]}
   def request_take(_request, _next), do: :erlang.nif_error(:nif_not_loaded)
 
+  # As `request_take(request, nil)`, of a request with a `reply`, and what its client is to be sent, if that is anything new.
+  @spec request_take_written(request) :: {[tuple], nil | {pos_integer, String.t(), binary}}
+  def request_take_written(_request), do: :erlang.nif_error(:nif_not_loaded)
+
+  @spec openai_error(Pyrex.Error.kind(), String.t()) :: {pos_integer, String.t(), binary}
+  def openai_error(_kind, _message), do: :erlang.nif_error(:nif_not_loaded)
+
+  @spec openai_models([{String.t(), non_neg_integer}]) :: binary
+  def openai_models(_models), do: :erlang.nif_error(:nif_not_loaded)
+
+  @spec openai_model(String.t(), non_neg_integer) :: binary
+  def openai_model(_name, _created), do: :erlang.nif_error(:nif_not_loaded)
+
   @spec request_cancel(request) :: :ok
   def request_cancel(_request), do: :erlang.nif_error(:nif_not_loaded)
 

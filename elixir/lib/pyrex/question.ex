@@ -8,7 +8,7 @@ defmodule Pyrex.Question do
   @beside_json [:priority, :cache_salt, :timeout_ms, :tenant, :group, :affinity]
 
   @enforce_keys [:request, :caller, :ref]
-  defstruct [:request, :caller, :ref, :tenant, :group, :timeout_ms, :affinity, :schema, n: 1]
+  defstruct [:request, :caller, :ref, :tenant, :group, :timeout_ms, :affinity, :schema, n: 1, written: false]
 
   @type t :: %__MODULE__{request: tuple, caller: pid, ref: reference}
 
@@ -19,6 +19,15 @@ defmodule Pyrex.Question do
          {:ok, request} <- request(prompt, checked, options) do
       asked = Map.take(checked, [:tenant, :group, :timeout_ms, :affinity, :schema, :n])
       {:ok, struct!(%__MODULE__{request: request, caller: self(), ref: make_ref()}, asked)}
+    end
+  end
+
+  @doc "The body of a request to an endpoint of OpenAI's protocol; its events say what the client is to be sent, too."
+  @spec openai(:chat | :completions | :responses, binary, map, keyword) :: {:ok, t} | {:error, Error.t()}
+  def openai(endpoint, body, served, options) do
+    with {:ok, %{request: {:json, body, overrides}} = question} <- new({:json, body}, options) do
+      reply = Map.put(served, :endpoint, endpoint)
+      {:ok, %{question | request: {:json, body, Map.put(overrides, :reply, reply)}, written: true}}
     end
   end
 

@@ -25,26 +25,10 @@ defmodule Pyrex.Request do
   A request whose node does not answer for `patience_ms` is taken for lost.
   """
   @spec next(t, timeout) :: [Event.t(), ...]
-  def next(request, patience_ms \\ :infinity)
+  def next(request, patience_ms \\ :infinity), do: next_of(request, demand(request), patience_ms)
 
-  def next(%__MODULE__{pid: pid} = request, _patience_ms) when node(pid) == node() do
-    monitor = Process.monitor(pid)
-    send(pid, {:pyrex_next, self(), monitor})
-
-    receive do
-      {:pyrex_events, ^monitor, events} ->
-        Process.demonitor(monitor, [:flush])
-        events
-
-      {:DOWN, ^monitor, :process, _pid, reason} ->
-        [{:failed, lost(request, reason)}]
-    end
-  end
-
-  def next(%__MODULE__{pid: pid} = request, patience_ms) do
-    alias = :erlang.monitor(:process, pid, alias: :reply_demonitor)
-    send(pid, {:pyrex_next, alias, alias})
-    receive_next(request, alias, patience_ms)
+  defp next_of(request, demand, patience_ms) do
+    with :idle <- await(request, demand, patience_ms), do: next_of(request, demand, patience_ms)
   end
 
   @doc "Has the next events sent to the calling process, as `{:pyrex_events, ref, events}`."
@@ -81,40 +65,63 @@ defmodule Pyrex.Request do
     end
   end
 
-  defp receive_next(request, alias, patience_ms) do
+  # Asks for the next events, which `await/3` brings.
+  @doc false
+  @spec demand(t) :: reference
+  def demand(%__MODULE__{pid: pid} = request) do
+    if here?(request) do
+      monitor = Process.monitor(pid)
+      send(pid, {:pyrex_next, self(), monitor})
+      monitor
+    else
+      # What a node says that was given up finds nobody.
+      alias = :erlang.monitor(:process, pid, alias: :reply_demonitor)
+      send(pid, {:pyrex_next, alias, alias})
+      alias
+    end
+  end
+
+  # `:idle` if nothing comes so long; it may be called again. A node that does not answer twice as long is taken for dead.
+  @doc false
+  @spec await(t, reference, timeout) :: [Event.t(), ...] | :idle
+  def await(request, demand, within_ms) do
     receive do
-      {:pyrex_events, ^alias, events} -> events
-      {:DOWN, ^alias, :process, _pid, reason} -> [{:failed, lost(request, reason)}]
+      {:pyrex_events, ^demand, events} ->
+        Process.demonitor(demand, [:flush])
+        events
+
+      {:DOWN, ^demand, :process, _pid, reason} ->
+        [{:failed, lost(request, reason)}]
     after
-      patience_ms -> probe(request, alias, patience_ms)
+      within_ms ->
+        if here?(request) or alive?(request, within_ms), do: :idle, else: give_up(request, demand, within_ms)
     end
   end
 
   # A process that answers has nothing to tell yet. One that does not is as good as dead, long before its node is seen to be.
-  defp probe(request, alias, patience_ms) do
+  defp alive?(request, patience_ms) do
     ping = :erlang.monitor(:process, request.pid, alias: :reply_demonitor)
     send(request.pid, {:pyrex_ping, ping})
 
     receive do
-      {:pyrex_events, ^alias, events} ->
-        Process.demonitor(ping, [:flush])
-        events
-
-      {:pyrex_pong, ^ping} ->
-        receive_next(request, alias, patience_ms)
-
-      {:DOWN, ^alias, :process, _pid, reason} ->
-        Process.demonitor(ping, [:flush])
-        [{:failed, lost(request, reason)}]
+      {:pyrex_pong, ^ping} -> true
+      # Its demand hears of that too.
+      {:DOWN, ^ping, :process, _pid, _reason} -> true
     after
       patience_ms ->
         Process.demonitor(ping, [:flush])
-        Process.demonitor(alias, [:flush])
-        # Should the node come back, nobody waits any more.
-        Process.send(request.pid, :pyrex_close, [:nosuspend, :noconnect])
-        [{:failed, lost(request, "no answer for #{2 * patience_ms} ms")}]
+        false
     end
   end
+
+  defp give_up(request, demand, patience_ms) do
+    Process.demonitor(demand, [:flush])
+    # Should the node come back, nobody waits any more.
+    Process.send(request.pid, :pyrex_close, [:nosuspend, :noconnect])
+    [{:failed, lost(request, "no answer for #{2 * patience_ms} ms")}]
+  end
+
+  defp here?(%__MODULE__{pid: pid}), do: node(pid) == node()
 
   defp lost(request, reason) do
     reason = if is_binary(reason), do: reason, else: inspect(reason)

@@ -76,7 +76,7 @@ defmodule Pyrex.Telemetry do
     if num_tokens > 0 and not span.told_first,
       do: emit(span, [:request, :first_token], %{duration: age(span)})
 
-    sent(span, num_tokens)
+    span = sent(span, num_tokens)
     events |> Enum.filter(&Event.final?/1) |> Enum.each(&tell(span, &1))
     %{span | told_first: span.told_first or num_tokens > 0}
   end

@@ -25,6 +25,8 @@ defmodule Pyrex.ClusterTest do
     assert Pyrex.generate!({:cluster, name}, "hi").text == "hello"
     assert Enum.join(Pyrex.stream({:cluster, name}, "word")) == "one two three"
     assert Pyrex.generate!({name, node}, "hi").text == "hello"
+    body = ~S({"messages": [{"role": "user", "content": "hi"}], "temperature": 0})
+    assert Pyrex.generate!({:cluster, name}, {:json, body}).text == "hello"
     assert Pyrex.tokenize({:cluster, name}, "abc") == {:ok, ~c"abc"}
     assert {:ok, %{family: "scripted"}} = Pyrex.info({name, node})
     assert {:ok, request} = Pyrex.submit({:cluster, name}, "long")

@@ -49,7 +49,7 @@ defmodule Pyrex.Cluster.Loads do
 
   @impl true
   def init(nil) do
-    :ets.new(__MODULE__, [:named_table, :public, read_concurrency: true])
+    __MODULE__ = :ets.new(__MODULE__, [:named_table, :public, read_concurrency: true])
     # On a VM that is no node there is none to watch.
     _watched = :net_kernel.monitor_nodes(true)
     {:ok, nil}

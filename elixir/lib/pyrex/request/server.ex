@@ -14,7 +14,8 @@ defmodule Pyrex.Request.Server do
   # The engine ends a request at its deadline. This long after it the engine is taken for stuck.
   @grace_ms 1_000
 
-  # `question.request` is there until the first event: so long it may be submitted again. `demand` is who asked last.
+  # `question.request` is there until the first event: so long it may be submitted again. `demand` is who asked last and was not sent
+  # anything by this process since.
   defstruct [
     :name,
     :question,
@@ -50,7 +51,9 @@ defmodule Pyrex.Request.Server do
   end
 
   @impl true
-  def handle_info({:pyrex_ready, id}, %{id: id} = state), do: hand_on(state)
+  def handle_info({:pyrex_ready, id}, %{id: id, demand: demand} = state) when not is_nil(demand),
+    do: hand_on(state)
+
   def handle_info({:pyrex_next, to, tag}, state), do: hand_on(%{state | demand: {to, tag}})
 
   def handle_info({:pyrex_ping, to}, state) do
@@ -104,7 +107,7 @@ defmodule Pyrex.Request.Server do
   defp refused(_state, error), do: {:error, error}
 
   defp watch(%{question: question} = state) do
-    if question.timeout_ms, do: Process.send_after(self(), :overdue, question.timeout_ms + @grace_ms)
+    _timer = if question.timeout_ms, do: Process.send_after(self(), :overdue, question.timeout_ms + @grace_ms)
 
     %{
       state
@@ -115,14 +118,24 @@ defmodule Pyrex.Request.Server do
   end
 
   defp hand_on(state) do
-    {num_sent, events} = Native.request_take(state.native, straight(state))
-    state = %{state | span: Telemetry.sent(state.span, num_sent)}
+    {state, events} = take(state)
 
-    case Enum.map(events, &Event.from_native/1) do
-      [] -> {:noreply, state}
-      [{:failed, error}] -> failed(state, error)
-      events -> deliver(state, events)
+    case Enum.reject(events, &Event.written?/1) do
+      [{:failed, error}] -> failed(state, error, events)
+      _others when events == [] -> {:noreply, state}
+      _others -> deliver(state, events)
     end
+  end
+
+  defp take(%{question: %{written: true}} = state) do
+    {events, written} = Native.request_take_written(state.native)
+    events = Enum.map(events, &Event.from_native/1)
+    {state, if(written, do: [Tuple.insert_at(written, 0, :written) | events], else: events)}
+  end
+
+  defp take(state) do
+    {num_sent, events} = Native.request_take(state.native, straight(state))
+    {%{state | span: Telemetry.sent(state.span, num_sent)}, Enum.map(events, &Event.from_native/1)}
   end
 
   # Who is sent the next events by the engine itself.
@@ -131,10 +144,10 @@ defmodule Pyrex.Request.Server do
 
   defp straight(_state), do: nil
 
-  defp failed(state, error) do
+  defp failed(state, error, events) do
     case refused(state, error) do
       {:ok, state} -> hand_on(state)
-      {:error, error} -> deliver(state, [{:failed, error}])
+      {:error, error} -> deliver(state, Enum.filter(events, &Event.written?/1) ++ [{:failed, error}])
     end
   end
 
@@ -144,11 +157,17 @@ defmodule Pyrex.Request.Server do
 
     if Event.final?(List.last(events)),
       do: stop(state, events),
-      else: {:noreply, forget(%{state | spoke: spoke, span: Telemetry.observe(state.span, events)})}
+      else:
+        {:noreply,
+         forget(%{state | demand: nil, spoke: spoke, span: Telemetry.observe(state.span, events)}, events)}
   end
 
   # From here on it cannot be submitted again.
   defp forget(state), do: %{state | question: %{state.question | request: nil}}
+
+  # How an answer will come is not yet a part of it.
+  defp forget(state, [{:written, _status, _type, ""}]), do: state
+  defp forget(state, _events), do: forget(state)
 
   defp abandon(state, why) do
     Native.request_cancel(state.native)
@@ -156,8 +175,7 @@ defmodule Pyrex.Request.Server do
   end
 
   defp stop(state, events) do
-    Telemetry.observe(state.span, events)
-    {:stop, :normal, state}
+    {:stop, :normal, %{state | span: Telemetry.observe(state.span, events)}}
   end
 
   defp metadata(name, question),
