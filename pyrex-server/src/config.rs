@@ -289,6 +289,10 @@ impl Limits {
         if let Some((field, _)) = counts.iter().find(|(_, count)| *count == 0) {
             return Err(wrong(&format!("limits.{field}"), "is 0, expected at least 1"));
         }
+        if u32::try_from(self.max_connections).is_err() {
+            let what = format_args!("is {}, expected at most {}", self.max_connections, u32::MAX);
+            return Err(wrong("limits.max_connections", what));
+        }
         if self.max_header_bytes < MIN_HEADER_BYTES {
             let what = format_args!("is {}, expected at least {MIN_HEADER_BYTES}", self.max_header_bytes);
             return Err(wrong("limits.max_header_bytes", what));

@@ -1,6 +1,8 @@
 //! What the tests share: goldens of the reference, a tap that records, and a model run without an engine.
 
+pub mod certificates;
 pub mod http;
+pub mod listener;
 pub mod pages;
 pub mod scripted;
 

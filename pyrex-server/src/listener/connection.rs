@@ -1,6 +1,6 @@
 //! [`Connection`]: one client's, from its first byte to its last.
 //!
-//! It waits for a byte before it takes memory for anything, shakes hands, and lets HTTP run until the client, a time limit
+//! It waits for a byte before it takes memory for anything else, shakes hands, and lets HTTP run until the client, a time limit
 //! or the server ends it.
 
 use super::activity::{Activity, LINGER, Late, Watched};
@@ -49,12 +49,16 @@ impl Connection {
     }
 
     async fn run(&mut self, stream: TcpStream) {
-        let address = self.address;
         // Tokens are small and must not wait for each other.
         let opened = stream.set_nodelay(true).is_ok() && self.first_byte(&stream).await;
-        if !opened {
-            return;
+        if opened {
+            // What is needed from here on is many times what waiting needs.
+            Box::pin(self.open(stream)).await;
         }
+    }
+
+    async fn open(&mut self, stream: TcpStream) {
+        let address = self.address;
         let (tls, generation) = {
             let in_force = self.in_force.borrow();
             (in_force.tls.clone(), in_force.generation)
@@ -77,12 +81,13 @@ impl Connection {
         }
     }
 
-    /// Waits until the client says something; whether it did, in time.
+    /// Waits until the client says something; whether it did, and in time.
     async fn first_byte(&mut self, stream: &TcpStream) -> bool {
         let limit = Duration::from_millis(self.shared.limits.idle_timeout_ms);
-        let mut in_force = self.in_force.clone();
+        let (mut in_force, mut first) = (self.in_force.clone(), [0]);
         tokio::select! {
-            ready = timeout(limit, stream.readable()) => matches!(ready, Ok(Ok(()))),
+            // That a socket is readable may be said without reason: looking makes sure.
+            peeked = timeout(limit, stream.peek(&mut first)) => matches!(peeked, Ok(Ok(1))),
             () = until(&mut in_force, |in_force| in_force.closing) => false,
         }
     }
