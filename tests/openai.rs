@@ -3,9 +3,10 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use pyrex_core::{
-    Chat, Completion, Engine, EngineOptions, Error, Message, Part, Request, SamplingParams, Script,
+    Chat, Completion, Engine, EngineOptions, Error, Input, Message, Part, Prompt, Request, SamplingParams,
+    Script,
 };
-use pyrex_openai::{Context, Endpoint, Reply, Served, read_at};
+use pyrex_openai::{Context, Endpoint, Reply, Served, read_at, read_detokenize, read_tokenize};
 use pyrex_tests::scripted::open;
 use pyrex_tests::{model_dir, repository};
 use serde_json::{Value, json};
@@ -177,4 +178,325 @@ fn a_stream_that_fails_before_it_begins_is_a_plain_error() {
     assert_eq!((status, content_type), (400, "application/json"));
     let error = json!({"message": "the text has a NUL", "type": "invalid_request_error", "param": null, "code": "invalid_request"});
     assert_eq!(serde_json::from_str::<Value>(&answer).expect("JSON"), json!({"error": error}));
+}
+
+/// A scripted engine whose answers have Gemma 4's marks.
+fn marked(answers: &[(&str, &str)]) -> Engine {
+    open(Script { marks: true, ..Script::of(answers) })
+}
+
+const LOOK: &str = r#"{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}"#;
+
+/// The body of a conversation with further fields.
+fn say(fields: &str) -> String {
+    format!(r#"{{"messages": [{{"role": "user", "content": "hi"}}], {fields}}}"#)
+}
+
+fn json_of(answer: &str) -> Value {
+    serde_json::from_str(answer).unwrap_or_else(|error| panic!("{error}: {answer}"))
+}
+
+/// The message and the finish reason of a whole answer.
+fn message(engine: &Engine, fields: &str) -> (Value, Value) {
+    let (status, _, answer) = reply(engine, Endpoint::Chat, &say(fields));
+    assert_eq!(status, 200, "{answer}");
+    let choice = json_of(&answer)["choices"][0].clone();
+    (choice["message"].clone(), choice["finish_reason"].clone())
+}
+
+/// What a reply to this body is refused with: the message and the field.
+fn unserved(engine: &Engine, endpoint: Endpoint, body: &str) -> (String, Option<String>) {
+    let fetch = |_: &str| Err(Error::unsupported("nothing is fetched"));
+    let context = Context { defaults: &SamplingParams::default(), fetch: &fetch };
+    let served = Served { id: "7".into(), created: 1, model: "scripted".into() };
+    let refusal = match read_at(endpoint, body.as_bytes(), &context) {
+        Ok(mut asked) => Reply::new(&mut asked, engine, served).err().expect("a refusal"),
+        Err(refusal) => refusal,
+    };
+    (refusal.error().message().to_owned(), refusal.param().map(str::to_owned))
+}
+
+#[test]
+fn a_call_of_a_tool_comes_back_as_one() {
+    let engine = marked(&[("+lookhi", "Well.\u{3}call:look{at:7,on:\u{5}a\"b\u{5}}\u{4}")]);
+    let fields = format!(r#""tools": [{LOOK}]"#);
+    let arguments = r#"{"at":7,"on":"a\"b"}"#;
+    let call =
+        json!({"id": "call_7_0_0", "type": "function", "function": {"name": "look", "arguments": arguments}});
+    let (said, finish_reason) = message(&engine, &fields);
+    let expected = json!({"role": "assistant", "content": "Well.", "refusal": null, "tool_calls": [call]});
+    assert_eq!((said, finish_reason), (expected, json!("tool_calls")));
+
+    let (_, _, stream) = reply(&engine, Endpoint::Chat, &say(&format!(r#"{fields}, "stream": true"#)));
+    let chunks = chunks(&stream);
+    let deltas = || chunks.iter().map(|chunk| &chunk["choices"][0]["delta"]);
+    let calls: Vec<_> = deltas().filter_map(|delta| delta["tool_calls"].get(0)).collect();
+    let function = json!({"name": "look", "arguments": ""});
+    assert_eq!(calls[0], &json!({"index": 0, "id": "call_7_0_0", "type": "function", "function": function}));
+    let streamed: String =
+        calls[1..].iter().map(|call| call["function"]["arguments"].as_str().expect("a text")).collect();
+    assert_eq!(streamed, arguments);
+    assert!(calls.len() > 4, "arguments come as they are said");
+    let text: String = deltas().filter_map(|delta| delta["content"].as_str()).collect();
+    assert_eq!(text, "Well.");
+    assert_eq!(chunks[chunks.len() - 1]["choices"][0]["finish_reason"], "tool_calls");
+}
+
+#[test]
+fn a_call_may_be_demanded() {
+    let engine = marked(&[("+lookhi", "I will not."), ("+lookhi\u{3}call:look{", "}")]);
+    for choice in [r#""required""#, r#"{"type": "function", "function": {"name": "look"}}"#] {
+        let (said, finish_reason) =
+            message(&engine, &format!(r#""tools": [{LOOK}], "tool_choice": {choice}, "max_tokens": 40"#));
+        assert_eq!((&said["content"], &finish_reason), (&Value::Null, &json!("tool_calls")), "{said}");
+        assert_eq!(said["tool_calls"][0]["function"], json!({"name": "look", "arguments": "{}"}));
+    }
+    let free = message(&engine, &format!(r#""tools": [{LOOK}], "parallel_tool_calls": false"#));
+    assert_eq!((&free.0["content"], &free.1), (&json!("I will not."), &json!("stop")));
+}
+
+#[test]
+fn one_call_at_most_is_one() {
+    let two = "\u{3}call:look{}\u{4}\u{3}call:look{}\u{4}";
+    let engine = marked(&[("+lookhi", two)]);
+    let calls =
+        |fields: &str| message(&engine, &format!(r#""tools": [{LOOK}]{fields}"#)).0["tool_calls"].clone();
+    assert_eq!(calls("").as_array().map(Vec::len), Some(2));
+    assert_eq!(calls(r#", "parallel_tool_calls": false"#).as_array().map(Vec::len), Some(1));
+    assert_eq!(calls(r#", "tool_choice": "required""#).as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn reasoning_comes_beside_the_answer() {
+    let engine = marked(&[("?hi", "\u{1}thought\nHm.\nSo.\n\u{2}Hello.")]);
+    let (said, finish_reason) = message(&engine, r#""reasoning_effort": "low""#);
+    let expected =
+        json!({"role": "assistant", "content": "Hello.", "refusal": null, "reasoning_content": "Hm.\nSo."});
+    assert_eq!((said, finish_reason), (expected, json!("stop")));
+    let body = say(r#""reasoning_effort": "low", "stream": true, "stream_options": {"include_usage": true}"#);
+    let (_, _, stream) = reply(&engine, Endpoint::Chat, &body);
+    let chunks = chunks(&stream);
+    let texts = |name: &str| {
+        let deltas = chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"][name].as_str());
+        deltas.collect::<String>()
+    };
+    assert_eq!((texts("reasoning_content").as_str(), texts("content").as_str()), ("Hm.\nSo.", "Hello."));
+    let usage = &chunks[chunks.len() - 1]["usage"];
+    assert_eq!(usage["completion_tokens_details"]["reasoning_tokens"], 18);
+}
+
+#[test]
+fn reasoning_has_a_budget_and_stands_before_a_format() {
+    let engine = marked(&[
+        ("?hi", "\u{1}thought\nHm, for a long time."),
+        ("?hi\u{1}thought\nHm\u{2}", "Hello."),
+        ("hi", "\u{1}"),
+    ]);
+    let (said, _) = message(&engine, r#""reasoning_effort": "high", "thinking_token_budget": 10"#);
+    assert_eq!((&said["reasoning_content"], &said["content"]), (&json!("Hm"), &json!("Hello.")));
+    let engine = marked(&[("?hi", "\u{1}thought\nHm\n\u{2}{\"a\":1}")]);
+    let fields = r#""reasoning_effort": "high", "response_format": {"type": "json_object"}"#;
+    let (said, _) = message(&engine, fields);
+    assert_eq!((&said["reasoning_content"], &said["content"]), (&json!("Hm"), &json!("{\"a\":1}")));
+}
+
+#[test]
+fn what_a_model_cannot_do_is_refused_by_its_field() {
+    let plain = open(Script::of(&[]));
+    let refused = |fields: &str, message: &str, param: &str| {
+        assert_eq!(
+            unserved(&plain, Endpoint::Chat, &say(fields)),
+            (message.to_owned(), Some(param.to_owned()))
+        );
+    };
+    refused(
+        &format!(r#""tools": [{LOOK}]"#),
+        "tools: are not supported: this model's template shows none",
+        "tools",
+    );
+    let mute = "is not supported: this model does not reason";
+    refused(r#""reasoning_effort": "low""#, &format!("reasoning_effort: {mute}"), "reasoning_effort");
+    refused(
+        r#""thinking_token_budget": 5"#,
+        &format!("thinking_token_budget: {mute}"),
+        "thinking_token_budget",
+    );
+    let format = format!(r#""tools": [{LOOK}], "response_format": {{"type": "json_object"}}"#);
+    let beside = "response_format: is not supported beside tools, expected a tool_choice of none";
+    let expected = (beside.to_owned(), Some("response_format".to_owned()));
+    assert_eq!(unserved(&marked(&[]), Endpoint::Chat, &say(&format)), expected);
+    // The bundled model's template shows no tools and knows no thinking.
+    for (fields, param) in [
+        (format!(r#""tools": [{LOOK}]"#), "tools"),
+        (r#""reasoning_effort": "low""#.into(), "reasoning_effort"),
+    ] {
+        assert_eq!(unserved(&ENGINE, Endpoint::Chat, &say(&fields)).1.as_deref(), Some(param));
+    }
+}
+
+/// The events of a streamed response.
+fn response_events(stream: &str) -> Vec<Value> {
+    let event = |event: &str| {
+        let (name, data) = event.split_once("\ndata: ").expect("a name and data");
+        let data = json_of(data);
+        assert_eq!(Some(name), data["type"].as_str().map(|name| format!("event: {name}")).as_deref());
+        data
+    };
+    let events: Vec<Value> = stream.split_terminator("\n\n").map(event).collect();
+    let numbers: Vec<_> = events.iter().map(|event| event["sequence_number"].as_u64()).collect();
+    assert_eq!(numbers, (0..events.len() as u64).map(Some).collect::<Vec<_>>());
+    events
+}
+
+#[test]
+fn a_response_has_items() {
+    let engine = marked(&[("+look?Be kind.hi", "\u{1}thought\nHm.\n\u{2}Well.\u{3}call:look{at:7}\u{4}")]);
+    let look = r#"{"type": "function", "name": "look", "parameters": {"type": "object"}}"#;
+    let body = |stream: bool| {
+        format!(
+            r#"{{"input": "hi", "instructions": "Be kind.", "tools": [{look}], "reasoning": {{"effort": "low"}}, "stream": {stream}}}"#
+        )
+    };
+    let (status, _, answer) = reply(&engine, Endpoint::Responses, &body(false));
+    let whole = json_of(&answer);
+    assert_eq!((status, &whole["status"], &whole["object"]), (200, &json!("completed"), &json!("response")));
+    let text = json!({"type": "output_text", "text": "Well.", "annotations": [], "logprobs": []});
+    let output = json!([
+        {"type": "reasoning", "id": "rs_7_0", "summary": [], "status": "completed",
+            "content": [{"type": "reasoning_text", "text": "Hm."}]},
+        {"type": "message", "id": "msg_7_1", "status": "completed", "role": "assistant", "content": [text]},
+        {"type": "function_call", "id": "fc_7_2", "call_id": "call_7_2", "name": "look",
+            "arguments": "{\"at\":7}", "status": "completed"},
+    ]);
+    assert_eq!(whole["output"], output);
+    assert_eq!(
+        (&whole["usage"]["total_tokens"], &whole["instructions"]),
+        (&json!(53), &json!("Be kind.")),
+        "{whole}"
+    );
+
+    let (_, content_type, stream) = reply(&engine, Endpoint::Responses, &body(true));
+    assert_eq!(content_type, "text/event-stream");
+    let events = response_events(&stream);
+    let kinds: Vec<&str> = events.iter().filter_map(|event| event["type"].as_str()).collect();
+    assert_eq!(
+        kinds[..4],
+        [
+            "response.created",
+            "response.in_progress",
+            "response.output_item.added",
+            "response.content_part.added"
+        ]
+    );
+    let joined = |kind: &str| {
+        let of_kind = events.iter().filter(|event| event["type"] == kind);
+        of_kind.filter_map(|event| event["delta"].as_str()).collect::<String>()
+    };
+    assert_eq!(joined("response.reasoning_text.delta"), "Hm.");
+    assert_eq!(joined("response.output_text.delta"), "Well.");
+    assert_eq!(joined("response.function_call_arguments.delta"), "{\"at\":7}");
+    let last = &events[events.len() - 1];
+    assert_eq!((&last["type"], &last["response"]["output"]), (&json!("response.completed"), &output));
+    let done = events.iter().find(|event| event["type"] == "response.output_text.done").expect("a text ends");
+    assert_eq!((&done["text"], &done["output_index"]), (&json!("Well."), &json!(1)));
+}
+
+#[test]
+fn a_response_that_is_cut_off_says_so() {
+    let engine = marked(&[("hi", "Hello there.")]);
+    let body = r#"{"input": [{"role": "user", "content": [{"type": "input_text", "text": "hi"}]}], "max_output_tokens": 5}"#;
+    let whole = json_of(&reply(&engine, Endpoint::Responses, body).2);
+    assert_eq!(
+        (&whole["status"], &whole["incomplete_details"]),
+        (&json!("incomplete"), &json!({"reason": "max_output_tokens"}))
+    );
+    assert_eq!(whole["output"][0]["content"][0]["text"], "Hello");
+    let stream = reply(
+        &engine,
+        Endpoint::Responses,
+        &body.replace("\"max_output_tokens\": 5", "\"max_output_tokens\": 5, \"stream\": true"),
+    )
+    .2;
+    assert_eq!(response_events(&stream).last().expect("events")["type"], "response.incomplete");
+}
+
+#[test]
+fn what_a_response_cannot_do_is_refused_by_its_field() {
+    let engine = marked(&[]);
+    let refused = |fields: &str, param: &str| {
+        let (message, found) =
+            unserved(&engine, Endpoint::Responses, &format!(r#"{{"input": "hi", {fields}}}"#));
+        assert_eq!(found.as_deref(), Some(param), "{message}");
+    };
+    refused(r#""previous_response_id": "a""#, "previous_response_id");
+    refused(r#""store": true"#, "store");
+    refused(r#""background": true"#, "background");
+    refused(r#""tools": [{"type": "web_search"}]"#, "tools[0].type");
+    refused(r#""include": ["reasoning.encrypted_content"]"#, "include");
+    refused(r#""max_tokens": 3"#, "max_tokens");
+    refused(r#""reasoning": {"summary": "auto"}"#, "reasoning.summary");
+}
+
+#[test]
+fn a_conversation_in_items_is_one_in_turns() {
+    let body = r#"{"instructions": "a", "input": [
+        {"role": "user", "content": "b"},
+        {"type": "reasoning", "id": "rs_1", "summary": [], "content": [{"type": "reasoning_text", "text": "c"}], "status": "completed"},
+        {"type": "message", "id": "msg_1", "status": "completed", "role": "assistant",
+            "content": [{"type": "output_text", "text": "d", "annotations": [], "logprobs": []}]},
+        {"type": "function_call", "id": "fc_1", "call_id": "1", "name": "look", "arguments": "{}", "status": "completed"},
+        {"type": "function_call", "call_id": "2", "name": "look", "arguments": "{\"at\": 1}"},
+        {"type": "function_call_output", "call_id": "1", "output": "e"},
+        {"role": "user", "content": [{"type": "input_text", "text": "f"}, {"type": "input_image", "detail": "auto", "image_url": "https://a.b/c.png"}]}
+    ]}"#;
+    let fetch = |url: &str| Ok(url.as_bytes().to_vec().into());
+    let context = Context { defaults: &SamplingParams::default(), fetch: &fetch };
+    let asked = read_at(Endpoint::Responses, body.as_bytes(), &context).expect("a body");
+    let Input::Prompt(Prompt::Chat(chat)) = asked.request.input else { panic!("expected a conversation") };
+    let roles: Vec<&str> = chat.messages.iter().map(|message| message.role.as_str()).collect();
+    assert_eq!(roles, ["system", "user", "assistant", "assistant", "tool", "user"]);
+    assert_eq!(chat.messages[2].fields["reasoning_content"], "c");
+    let call = |id: &str, arguments: Value| json!({"id": id, "type": "function", "function": {"name": "look", "arguments": arguments}});
+    assert_eq!(
+        chat.messages[3].fields["tool_calls"],
+        json!([call("1", json!({})), call("2", json!({"at": 1}))])
+    );
+    assert_eq!(chat.messages[4].fields["tool_call_id"], "1");
+    assert_eq!(chat.images().map(|image| image.to_vec()).collect::<Vec<_>>(), [b"https://a.b/c.png"]);
+}
+
+#[test]
+fn an_image_that_cannot_be_fetched_is_named() {
+    let engine = marked(&[]);
+    let body = r#"{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://a.b/c"}}]}]}"#;
+    let path = "messages[0].content[0].image_url.url";
+    let expected = (format!("{path}: nothing is fetched"), Some(path.to_owned()));
+    assert_eq!(unserved(&engine, Endpoint::Chat, body), expected);
+}
+
+#[test]
+fn texts_become_ids_and_ids_texts() {
+    let engine = marked(&[]);
+    let fetch = |_: &str| Err(Error::unsupported("nothing is fetched"));
+    let context = Context { defaults: &SamplingParams::default(), fetch: &fetch };
+    let tokens = |body: &str| {
+        let asked = read_tokenize(body.as_bytes(), &context).expect("a body");
+        serde_json::from_slice::<Value>(&asked.body(&engine).expect("ids")).expect("JSON")
+    };
+    let max_model_len = engine.config().max_model_len;
+    let expected = json!({"tokens": [104, 105], "count": 2, "max_model_len": max_model_len});
+    assert_eq!(tokens(r#"{"prompt": "hi"}"#), expected);
+    assert_eq!(tokens(r#"{"prompt": "hi", "add_special_tokens": false}"#), expected);
+    assert_eq!(tokens(&say(r#""model": "a""#)), expected);
+    let text =
+        read_detokenize(br#"{"tokens": [104, 195, 169]}"#).expect("a body").body(&engine).expect("a text");
+    assert_eq!(text, "{\"prompt\":\"hé\"}".as_bytes());
+    let far =
+        read_detokenize(br#"{"tokens": [1, 300]}"#).expect("a body").body(&engine).expect_err("a refusal");
+    assert_eq!(
+        (far.error().message(), far.param()),
+        ("tokens[1]: is 300, expected one below 258", Some("tokens[1]"))
+    );
+    let none = read_tokenize(b"{}", &context).expect_err("a refusal");
+    assert_eq!(none.error().message(), "the body has neither messages nor a prompt, expected one");
 }

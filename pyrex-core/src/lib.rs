@@ -43,7 +43,7 @@ pub use diag::{
 pub use engine::{
     ActivationDtype, Completion, Constraint, DeviceChoice, Engine, EngineConfig, EngineOptions, EngineStats,
     EngineWatch, Event, EventSink, FinishReason, Grammar, Input, KvCacheSize, ModelInput, Next, Notify,
-    Request, RequestControl, RequestHandle, Sampled, SamplingParams, Session, StepTimes, Timings,
+    Reasoning, Request, RequestControl, RequestHandle, Sampled, SamplingParams, Session, StepTimes, Timings,
     TokenConstraint, TokenLogprobs, TokenMask, Usage,
 };
 pub use error::{Error, ErrorKind, Result};
@@ -51,8 +51,9 @@ pub use fault::Faults;
 #[cfg(feature = "test-util")]
 pub use models::scripted::{Gate, GateKeeper, Permit, Script};
 pub use models::{
-    ComponentDescription, LayerDescription, LoadFormat, LoadOptions, LoadedModel, ModelDescription,
-    ModelSource, ModelSpec, Progress, describe, load,
+    AnswerFormat, AnswerParser, AnswerPiece, CallRules, ComponentDescription, LayerDescription, LoadFormat,
+    LoadOptions, LoadedModel, ModelDescription, ModelSource, ModelSpec, Progress, ReasoningMarks, Tell,
+    describe, load,
 };
 pub use ops::matrix::SharedBytes;
 pub use prompt::detokenizer::TokenBytes;

@@ -37,7 +37,7 @@ fn test_open<'a>(
     let max_position_embeddings = required(script, "max_position_embeddings")?;
     let answers = answers.into_iter().map(|(prompt, answer)| (ids(prompt), ids(answer))).collect();
     let (gate, keeper) = Gate::new();
-    let script = Script { answers, max_position_embeddings, gate: Some(gate) };
+    let script = Script { answers, max_position_embeddings, gate: Some(gate), marks: false };
     let defaults =
         EngineOptions { num_threads: Some(1), ..EngineOptions::new(ModelInput::Loaded(script.load())) };
     let options = match engine_options(defaults, options) {

@@ -34,19 +34,25 @@ mod messages;
 mod object;
 mod refusal;
 mod reply;
+mod responses;
 mod sampling;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod tools;
 mod unserved;
+mod wishes;
 
 pub use refusal::{Refusal, error_body, status};
 pub use reply::{Reply, Served, model_body, models_body};
+pub use tokens::{Detokenize, Tokenize, read_detokenize, read_tokenize};
 
 use image::fetch_nothing;
 use object::Object;
 use pyrex_core::{Error, ImageBytes, Request, Result, SamplingParams};
+use responses::Echo;
 use serde_json::Value;
+use wishes::Wishes;
 
 /// Where a body was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +90,8 @@ pub struct Asked {
     /// Who asks, as the client calls them.
     pub user: Option<String>,
     endpoint: Endpoint,
+    wishes: Wishes,
+    echo: Option<Box<Echo>>,
 }
 
 /// Reads the body of `/v1/chat/completions`, which has `messages`, or of `/v1/completions`, which has `prompt`.
@@ -107,7 +115,7 @@ pub fn read_at(endpoint: Endpoint, body: &[u8], context: &Context<'_>) -> Result
     match endpoint {
         Endpoint::Chat => Ok(body::of_chat(body, context)?),
         Endpoint::Completions => Ok(body::of_completions(body, context)?),
-        Endpoint::Responses => Err(Error::unsupported("/v1/responses is not served yet").into()),
+        Endpoint::Responses => Ok(responses::asked(body, context)?),
     }
 }
 

@@ -31,6 +31,11 @@ impl Object {
         self.0.get(name).is_some_and(|value| !value.is_null())
     }
 
+    /// A field as it stands, unless it is absent or null; it is still to be taken.
+    pub(crate) fn peek(&self, name: &str) -> Option<Value> {
+        self.0.get(name).filter(|value| !value.is_null()).cloned()
+    }
+
     /// Reads a field, unless it is absent or null.
     pub(crate) fn take<T>(&mut self, name: &str, read: impl FnOnce(Value) -> Read<T>) -> Read<Option<T>> {
         match self.0.shift_remove(name) {
@@ -109,7 +114,8 @@ impl Misfit {
         self
     }
 
-    fn within_item(self, index: usize) -> Self {
+    /// The same misfit, seen from the list whose item it is in.
+    pub(crate) fn within_item(self, index: usize) -> Self {
         self.within(&format!("[{index}]"))
     }
 }

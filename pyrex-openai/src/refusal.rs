@@ -3,6 +3,7 @@
 use pyrex_core::{Error, ErrorKind};
 use serde::Serialize;
 use std::fmt;
+use utoipa::ToSchema;
 
 /// What is wrong with a body, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,16 +70,21 @@ pub fn error_body(error: &Error, param: Option<&str>) -> Vec<u8> {
 }
 
 /// An error as OpenAI writes it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct ErrorBody<'a> {
     error: ErrorObject<'a>,
 }
 
-#[derive(Serialize)]
-struct ErrorObject<'a> {
+/// What went wrong.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ErrorObject<'a> {
+    /// What was found and what was expected.
     message: &'a str,
+    /// `invalid_request_error`, `rate_limit_error` or `server_error`.
     r#type: &'static str,
+    /// The path of the field that is wrong, if it is one.
     param: Option<&'a str>,
+    /// The kind of error, one of Pyrex's.
     code: &'static str,
 }
 

@@ -6,7 +6,7 @@ use crate::object::{
 use pyrex_core::SamplingParams;
 use serde_json::Value;
 
-/// Takes what both endpoints share. `logprobs` is a flag in one and a number in the other: see [`chat_logprobs`].
+/// Takes what all endpoints share. `logprobs` is a flag in one and a number in the other: see [`chat_logprobs`].
 pub(crate) fn params(body: &mut Object, defaults: &SamplingParams) -> Read<SamplingParams> {
     let mut params = defaults.clone();
     body.set("temperature", &mut params.temperature, number)?;
@@ -19,7 +19,6 @@ pub(crate) fn params(body: &mut Object, defaults: &SamplingParams) -> Read<Sampl
     body.set("logit_bias", &mut params.logit_bias, logit_bias)?;
     body.set("seed", &mut params.seed, some(seed))?;
     body.set("min_tokens", &mut params.min_tokens, count)?;
-    params.max_tokens = max_tokens(body)?.or(params.max_tokens);
     body.set("stop", &mut params.stop, stop)?;
     body.set("stop_token_ids", &mut params.stop_token_ids, |ids| list(ids, token_id))?;
     body.set("ignore_eos", &mut params.ignore_eos, flag)?;
@@ -76,7 +75,8 @@ fn logit_bias(value: Value) -> Read<Vec<(u32, f32)>> {
     object(value)?.into_iter().map(bias).collect()
 }
 
-fn max_tokens(body: &mut Object) -> Read<Option<usize>> {
+/// Takes both names of the one number.
+pub(crate) fn max_tokens(body: &mut Object) -> Read<Option<usize>> {
     match (body.take("max_tokens", count)?, body.take("max_completion_tokens", count)?) {
         (Some(old), Some(new)) if old != new => Err(Misfit::wrong(format_args!(
             "has a max_tokens of {old} and a max_completion_tokens of {new}, expected one number"

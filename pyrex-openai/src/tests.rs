@@ -314,7 +314,6 @@ fn what_others_serve_is_unsupported_unless_it_asks_for_nothing() {
     all_unsupported(&[
         wrong(r#""store": true"#, "`store` is not supported"),
         wrong(r#""best_of": 2"#, "best_of: 2 is not supported, expected n, which is 1"),
-        wrong(r#""parallel_tool_calls": false"#, "`parallel_tool_calls` is not supported"),
         wrong(
             r#""stream": true, "stream_options": {"include_obfuscation": true}"#,
             "`stream_options.include_obfuscation` is not supported",
@@ -433,18 +432,44 @@ fn tools_have_their_shape() {
             r#"{"type": "function", "function": {"name": "a", "returns": "b"}}"#,
             "unknown field `tools[0].function.returns`",
         ),
-        (question(r#""tool_choice": "any""#), r#"tool_choice: is "any", expected auto or none"#),
+        (question(r#""tool_choice": "any""#), r#"tool_choice: is "any", expected auto, none or required"#),
+        (question(r#""tool_choice": "required""#), "tool_choice: asks for a call, expected tools"),
+        (
+            question(&format!(
+                r#""tools": [{tool}], "tool_choice": {{"type": "function", "function": {{"name": "a"}}}}"#
+            )),
+            r#"tool_choice: names "a", expected one of tools"#,
+        ),
+        (
+            question(&format!(r#""tools": [{tool}, {tool}]"#)),
+            r#"tools: has "look" twice, expected a name for each"#,
+        ),
+        wrong(
+            r#"{"type": "function", "function": {"name": "a b"}}"#,
+            r#"tools[0].function.name: is "a b", expected 1 to 64 letters, digits and _ - ."#,
+        ),
+        (
+            question(r#""reasoning_effort": "low", "chat_template_kwargs": {"enable_thinking": true}"#),
+            "reasoning_effort: is given beside enable_thinking of chat_template_kwargs, expected one of them",
+        ),
     ]);
     all_unsupported(&[
         wrong(r#"{"type": "custom"}"#, r#"tools[0].type: "custom" is not supported, expected function"#),
         (
-            question(r#""tool_choice": "required""#),
-            r#"tool_choice: "required" is not supported, expected auto or none"#,
+            question(r#""tool_choice": {"type": "allowed_tools"}"#),
+            r#"tool_choice.type: "allowed_tools" is not supported, expected function"#,
+        ),
+        // What a model must settle is not for those who ask without one.
+        (
+            question(&format!(r#""tools": [{tool}], "tool_choice": "required""#)),
+            "tool_choice: is not supported here",
         ),
         (
-            question(r#""tool_choice": {"type": "function"}"#),
-            "tool_choice: an object is not supported, expected auto or none",
+            question(&format!(r#""tools": [{tool}], "parallel_tool_calls": false"#)),
+            "parallel_tool_calls: is not supported here",
         ),
+        (question(r#""thinking_token_budget": 3"#), "thinking_token_budget: is not supported here"),
+        (question(r#""reasoning_effort": "high""#), "reasoning_effort: is not supported here"),
     ]);
 }
 

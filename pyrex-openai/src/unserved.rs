@@ -11,11 +11,9 @@ pub(crate) const BODY: &[&str] = &[
     "metadata",
     "modalities: [\"text\"]",
     "moderation",
-    "parallel_tool_calls: true",
     "prediction",
     "prompt_cache_key",
     "prompt_cache_retention",
-    "reasoning_effort",
     "safety_identifier",
     "service_tier: \"auto\"",
     "store: false",
@@ -65,4 +63,23 @@ pub(crate) const STRUCTURED_OUTPUTS: &[&str] = &[
     "json_object",
     "structural_tag",
     "whitespace_pattern",
+];
+
+/// Of the body of a response: OpenAI's.
+pub(crate) const RESPONSE: &[&str] = &[
+    "background: false",
+    "context_management",
+    "conversation",
+    "include: []",
+    "max_tool_calls",
+    "metadata: {}",
+    "previous_response_id",
+    "prompt",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "safety_identifier",
+    "service_tier: \"auto\"",
+    "store: false",
+    "top_logprobs: 0",
+    "truncation: \"disabled\"",
 ];

@@ -178,7 +178,12 @@ impl Constraints {
     /// # Errors
     /// As [`GrammarCompiler::compile`] for a grammar.
     pub(crate) fn open(&self, constraint: &Constraint) -> Result<Box<dyn TokenConstraint>> {
-        let build = || guard(|| GrammarCompiler::new(&self.processor.vocabulary(), &self.stop_ids));
+        let build = || {
+            guard(|| {
+                let compiler = GrammarCompiler::new(&self.processor.vocabulary(), &self.stop_ids)?;
+                Ok(compiler.with_marks(&self.processor.answer_format().marks()))
+            })
+        };
         match constraint {
             Constraint::Custom(make) => guard(|| Ok(make())),
             Constraint::Grammar(grammar) => {

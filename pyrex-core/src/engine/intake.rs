@@ -8,6 +8,7 @@ use super::live::{Choice, Live};
 use super::lobby::{Lobby, Stage};
 use super::options::EngineConfig;
 use super::output::Output;
+use super::reasoning::{Reasoning, Thinking};
 use super::request::Input;
 use super::sampler::Sampler;
 use super::sampling::SamplingParams;
@@ -33,6 +34,7 @@ pub(crate) struct Ticket {
     pub(crate) sampling: SamplingParams,
     pub(crate) num_completions: usize,
     pub(crate) constraint: Option<Box<dyn TokenConstraint>>,
+    pub(crate) reasoning: Option<Reasoning>,
     pub(crate) cache_salt: String,
     /// Used where the sampling names no seed.
     pub(crate) seed: u64,
@@ -107,7 +109,8 @@ impl Intake {
         }
         ticket.outlet.send(Event::Started { prompt_token_ids: prompt_token_ids.clone(), image_tokens });
         let (params, stop_ids) = (&ticket.sampling, &self.spec.stop_ids);
-        let sampler = Sampler::new(params, stop_ids, prompt_token_ids, ticket.seed, ticket.constraint);
+        let constraint = self.thinking(ticket.reasoning, &prompt_token_ids, ticket.constraint);
+        let sampler = Sampler::new(params, stop_ids, prompt_token_ids, ticket.seed, constraint);
         let choice = |index| Choice {
             sampler: sampler.fork(index),
             output: Output::new(params, &self.spec, self.processor.detokenizer(), max_tokens),
@@ -128,6 +131,20 @@ impl Intake {
         };
         let root = self.digests.of(&[b"salt", ticket.cache_salt.as_bytes()]);
         Arrival { sequence: Sequence::new(ticket.id, input_ids, spans, root), live }
+    }
+
+    /// The constraint, behind the reasoning that the request allows for.
+    fn thinking(
+        &self,
+        reasoning: Option<Reasoning>,
+        prompt_token_ids: &[u32],
+        constraint: Option<Box<dyn TokenConstraint>>,
+    ) -> Option<Box<dyn TokenConstraint>> {
+        let format = self.processor.answer_format();
+        let (Some(reasoning), Some(marks)) = (reasoning, format.reasoning()) else { return constraint };
+        let is_open = format.begins_reasoning(prompt_token_ids);
+        let thinking = Thinking::new(reasoning, marks, is_open, constraint);
+        Some(Box::new(thinking.with_stop_ids(&self.spec.stop_ids)))
     }
 
     /// An image's digest covers what the vision tower reads: the pixels as they were prepared, their grid, and how many soft

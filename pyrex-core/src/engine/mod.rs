@@ -23,6 +23,7 @@ mod memory;
 pub mod options;
 pub mod output;
 mod probe;
+mod reasoning;
 pub mod request;
 mod runner;
 pub mod sampler;
@@ -39,6 +40,7 @@ pub use handle::RequestStream;
 pub use handle::{Completion, Next, Notify, RequestHandle};
 pub use memory::kv_bytes_per_token;
 pub use options::{ActivationDtype, DeviceChoice, EngineConfig, EngineOptions, KvCacheSize, ModelInput};
+pub use reasoning::Reasoning;
 pub use request::{Input, Request};
 pub use sampler::{Sampled, TokenLogprobs};
 pub use sampling::SamplingParams;
@@ -47,7 +49,7 @@ pub use stats::{EngineStats, StepTimes};
 
 use self::core::{Command, EngineCore, Links};
 use crate::error::{Error, Result};
-use crate::models::{self, LoadedModel, ModelSpec, Processor};
+use crate::models::{self, AnswerFormat, LoadedModel, ModelSpec, Processor};
 use crate::ops::threads::thread_pool;
 use crate::prompt::detokenizer::TokenBytes;
 use crate::prompt::{Chat, EncodedPrompt, Prompt};
@@ -194,17 +196,21 @@ impl Engine {
     fn enqueue(&self, request: Request, sink: Box<dyn EventSink>, control: RequestControl) -> Result<()> {
         let Shared { spec, config, constraints, lobby, board, commands, next_id, .. } = &*self.shared;
         request.validate(spec, config)?;
+        if request.reasoning.is_some() && self.answer_format().reasoning().is_none() {
+            return Err(Error::unsupported("reasoning: this model's has no marks"));
+        }
         board.check_moving()?;
         let guest = lobby.admit(request.priority)?;
         let constraint = request.constraint.as_ref().map(|it| constraints.open(it)).transpose()?;
         let number = next_id.fetch_add(1, Ordering::Relaxed);
         let id = SequenceId { priority: Reverse(request.priority), request: number, index: 0 };
-        let Request { input, sampling, num_completions, cache_salt, deadline, .. } = request;
+        let Request { input, sampling, num_completions, cache_salt, deadline, reasoning, .. } = request;
         let ticket = Ticket {
             id,
             sampling,
             num_completions,
             constraint,
+            reasoning,
             cache_salt,
             seed: RandomState::new().build_hasher().finish(),
             outlet: Outlet::new(sink, guest),
@@ -257,9 +263,16 @@ impl Engine {
         text
     }
 
-    /// What one token says: `None` for special tokens and for ids that the vocabulary does not have.
-    pub fn token_bytes(&self, token_id: u32) -> TokenBytes {
-        self.shared.processor.detokenizer().token_bytes(token_id)
+    /// What says what one token is: `None` for special tokens and for ids that the vocabulary does not have. It does not keep
+    /// the engine open.
+    pub fn token_reader(&self) -> Box<dyn Fn(u32) -> TokenBytes + Send> {
+        let detokenizer = self.shared.processor.detokenizer();
+        Box::new(move |token_id| detokenizer.token_bytes(token_id))
+    }
+
+    /// How the model's answers are read: what is text, what is reasoning, what calls a tool.
+    pub fn answer_format(&self) -> Arc<dyn AnswerFormat> {
+        self.shared.processor.answer_format()
     }
 
     /// The model.

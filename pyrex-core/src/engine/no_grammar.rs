@@ -16,6 +16,11 @@ impl GrammarCompiler {
         Ok(Self)
     }
 
+    /// The same compiler.
+    pub fn with_marks(self, _marks: &[u32]) -> Self {
+        self
+    }
+
     /// Refuses the grammar.
     ///
     /// # Errors

@@ -1,7 +1,8 @@
 //! [`Output`]: from token ids to text and the end of an answer.
 //!
 //! Text goes through two gates: the detokenizer holds back half a character, and the stop strings hold back whatever
-//! may yet turn out to be the beginning of one of them, so that a stop string is found across token borders.
+//! may yet turn out to be the beginning of one of them, so that a stop string is found across token borders. Both open at a
+//! token that says nothing: it may be a mark, as between reasoning and answer, and what was said before it stays before it.
 
 use super::event::FinishReason;
 use super::sampling::SamplingParams;
@@ -64,7 +65,9 @@ impl Output {
         let finish = finish.or((self.num_tokens >= self.max_tokens).then_some(FinishReason::Length));
         let is_stop = self.stop_ids.contains(&token_id);
         let mut text = if is_stop { String::new() } else { self.detokenizer.push(token_id) };
-        if finish.is_some() {
+        // Only a token that adds no text can be one that says nothing.
+        let opens = finish.is_some() || text.is_empty() && self.detokenizer.is_silent(token_id);
+        if opens {
             text.push_str(&self.detokenizer.finish());
         }
         let (mut text, stopped) = match self.num_tokens > self.min_tokens {
@@ -74,7 +77,7 @@ impl Output {
         if stopped {
             return Delta { text, finish: Some(FinishReason::Stop) };
         }
-        if finish.is_some() {
+        if opens {
             text.push_str(&self.stop.finish());
         }
         Delta { text, finish }
@@ -275,6 +278,22 @@ mod tests {
         let past = SamplingParams { ignore_eos: true, ..params };
         assert_eq!(answer(&past, &ids), ("one".to_string(), 4));
         assert_eq!(answer(&SamplingParams::default(), &ids), ("one two".to_string(), 8));
+    }
+
+    #[test]
+    fn text_that_is_held_back_stays_before_a_token_that_says_nothing() {
+        let params = SamplingParams { stop: vec!["END".into()], ..SamplingParams::default() };
+        let pieces = ["EN", "D", "<0xC3>", "<0xA9>", ""].map(String::from);
+        let mut output = Output::new(&params, &spec(), Detokenizer::from_pieces(pieces.into()), 100);
+        let texts = [0, 4, 1, 2, 4, 3, 2, 3, 4].map(|token_id| output.push(token_id).text);
+        assert_eq!(texts, ["", "EN", "D", "", "\u{fffd}", "\u{fffd}", "\u{fffd}", "\u{fffd}", ""]);
+        let mut output = Output::new(
+            &params,
+            &spec(),
+            Detokenizer::from_pieces(["<0xC3>", "<0xA9>", ""].map(String::from).into()),
+            100,
+        );
+        assert_eq!([0, 1, 2].map(|token_id| output.push(token_id).text), ["", "", "é"]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::constraint::Constraint;
 use super::options::EngineConfig;
+use super::reasoning::Reasoning;
 use super::sampling::SamplingParams;
 use crate::error::{Error, Result};
 use crate::models::ModelSpec;
@@ -17,6 +18,9 @@ pub struct Request {
     pub sampling: SamplingParams,
     /// What the answer must look like, if the caller cares.
     pub constraint: Option<Constraint>,
+    /// Lets the model think before the constraint holds, so long and no longer. Without it a constraint holds from the first
+    /// token, and reasoning has no bound of its own.
+    pub reasoning: Option<Reasoning>,
     /// How many answers to choose. They share the computed prompt, and differ only if tokens are drawn.
     pub num_completions: usize,
     /// Higher is served first; equals in the order they came.
@@ -45,6 +49,7 @@ impl Request {
             input: input.into(),
             sampling: SamplingParams::default(),
             constraint: None,
+            reasoning: None,
             num_completions: 1,
             priority: 0,
             deadline: None,

@@ -3,6 +3,7 @@
 //! A family is one folder and one line in `families!`. It must not know about scheduling, requests,
 //! or which device it runs on.
 
+pub mod answer;
 pub mod description;
 pub mod load;
 #[cfg(feature = "test-util")]
@@ -18,6 +19,7 @@ use crate::weights::UsedWeight;
 use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
 
+pub use answer::{AnswerFormat, AnswerParser, AnswerPiece, CallRules, PlainAnswers, ReasoningMarks, Tell};
 pub use description::{ComponentDescription, LayerDescription, ModelDescription, describe};
 pub use load::{LoadFormat, LoadOptions, ModelSource, Progress, load};
 
@@ -73,6 +75,11 @@ pub trait Processor: Send + Sync {
 
     /// A fresh stream from ids to text.
     fn detokenizer(&self) -> Detokenizer;
+
+    /// How answers are read; unless the family says otherwise, they are text and nothing else.
+    fn answer_format(&self) -> Arc<dyn AnswerFormat> {
+        Arc::new(PlainAnswers)
+    }
 
     /// What every id says, by id; special tokens say nothing. Takes a while: for whoever keeps it, as grammars do.
     fn vocabulary(&self) -> Vec<TokenBytes> {

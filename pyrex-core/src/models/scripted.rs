@@ -5,6 +5,8 @@
 //! The script is kept where a real model would keep keys and values, in the cache's slots: a token fed at a wrong position,
 //! or into a wrong block, shows in the answer. A second layer sees only a window, and fails if it sees anything else there.
 
+use super::answer::{AnswerFormat, PlainAnswers};
+use super::gemma4::answer::Gemma4Answers;
 use super::{LoadedModel, Model, ModelSpec, Processor, SamplingDefaults};
 use crate::batch::{Batch, ImageBatch};
 use crate::error::{Error, Result};
@@ -40,7 +42,13 @@ pub struct Script {
     pub max_position_embeddings: usize,
     /// Where the forward pass of a test stops and goes on: see [`Gate`].
     pub gate: Option<Gate>,
+    /// Whether the bytes of [`MARKS`] are Gemma 4's marks, which say nothing. Prompts then begin with a `+` and the name of each
+    /// tool, and with a `?` if `enable_thinking` is true.
+    pub marks: bool,
 }
+
+/// `<|channel>`, `<channel|>`, `<|tool_call>`, `<tool_call|>` and `<|"|>` of a model that has them: see [`Script::marks`].
+pub const MARKS: [u32; 5] = [1, 2, 3, 4, 5];
 
 /// What one forward pass was fed.
 #[derive(Clone, Debug, PartialEq)]
@@ -120,7 +128,7 @@ impl Script {
     pub fn of(answers: &[(&str, &str)]) -> Self {
         let ids = |text: &str| text.bytes().map(u32::from).collect::<Vec<_>>();
         let answers = answers.iter().map(|(prompt, answer)| (ids(prompt), ids(answer))).collect();
-        Self { answers, max_position_embeddings: 256, gate: None }
+        Self { answers, max_position_embeddings: 256, gate: None, marks: false }
     }
 
     /// The model and its processor.
@@ -138,7 +146,17 @@ impl Script {
             device: Device::Cpu,
             stage_of: |_| "scripted",
         };
-        LoadedModel { model: Box::new(Scripted { script: self, spec }), processor: Arc::new(ByteProcessor) }
+        let answers = self.marks.then(|| {
+            let [open_channel, close_channel, open_call, close_call, quote] = MARKS;
+            Gemma4Answers {
+                channel: Some([open_channel, close_channel]),
+                call: Some([open_call, close_call]),
+                quote: Some(quote),
+                turn: None,
+            }
+        });
+        let processor = Arc::new(ByteProcessor { answers });
+        LoadedModel { model: Box::new(Scripted { script: self, spec }), processor }
     }
 }
 
@@ -275,7 +293,9 @@ impl Fed {
 }
 
 /// Bytes are ids; an image file is five pixels of its first byte. A text with a NUL cannot be encoded.
-struct ByteProcessor;
+struct ByteProcessor {
+    answers: Option<Gemma4Answers>,
+}
 
 impl Processor for ByteProcessor {
     fn encode(&self, prompt: &Prompt) -> Result<EncodedPrompt> {
@@ -283,6 +303,9 @@ impl Processor for ByteProcessor {
         match prompt {
             Prompt::Text(text) => push_text(&mut encoded, text)?,
             Prompt::Chat(chat) => {
+                if self.answers.is_some() {
+                    push_text(&mut encoded, &shown(chat))?;
+                }
                 for message in &chat.messages {
                     match &message.content {
                         Content::Nothing => {}
@@ -310,10 +333,29 @@ impl Processor for ByteProcessor {
 
     fn detokenizer(&self) -> Detokenizer {
         // Ids past the list, such as the stop id, say nothing.
-        let byte =
-            |id: u32| char::from_u32(id).filter(char::is_ascii).map_or(format!("<0x{id:02X}>"), String::from);
+        let byte = |id: u32| match char::from_u32(id).filter(char::is_ascii) {
+            _ if self.answers.is_some() && MARKS.contains(&id) => String::new(),
+            Some(character) => character.into(),
+            None => format!("<0x{id:02X}>"),
+        };
         Detokenizer::from_pieces((0..256).map(byte).collect())
     }
+
+    fn answer_format(&self) -> Arc<dyn AnswerFormat> {
+        match &self.answers {
+            Some(answers) => Arc::new(answers.clone()),
+            None => Arc::new(PlainAnswers),
+        }
+    }
+}
+
+/// What a conversation shows beside its messages.
+fn shown(chat: &Chat) -> String {
+    let tool =
+        |tool: &serde_json::Value| format!("+{}", tool["function"]["name"].as_str().unwrap_or_default());
+    let tools: String = chat.tools.iter().map(tool).collect();
+    let thinks = chat.variables.get("enable_thinking").is_some_and(|value| *value == true);
+    tools + if thinks { "?" } else { "" }
 }
 
 fn push_part(encoded: &mut EncodedPrompt, part: &Part) -> Result<()> {

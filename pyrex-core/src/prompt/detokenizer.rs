@@ -65,7 +65,8 @@ impl Detokenizer {
         Ok(Self { vocabulary: Vocabulary::Tokenizer(tokenizer), run: ByteRun::Empty })
     }
 
-    /// A stream over a plain list: id `i` is `pieces[i]`, where `<0xNN>` is a byte. For models without a tokenizer file.
+    /// A stream over a plain list: id `i` is `pieces[i]`, where `<0xNN>` is a byte and an empty
+    /// piece says nothing. For models without a tokenizer file.
     pub fn from_pieces(pieces: Arc<[String]>) -> Self {
         Self { vocabulary: Vocabulary::Pieces(pieces), run: ByteRun::Empty }
     }
@@ -87,6 +88,11 @@ impl Detokenizer {
     /// What one id says, wherever it stands.
     pub fn token_bytes(&self, id: u32) -> TokenBytes {
         self.vocabulary.piece(id).into_bytes()
+    }
+
+    /// Whether an id says nothing, as special tokens do.
+    pub fn is_silent(&self, id: u32) -> bool {
+        matches!(self.vocabulary.piece(id), Piece::Nothing)
     }
 
     /// The text that was held back when the stream ends.
@@ -153,6 +159,7 @@ impl Vocabulary {
     fn piece(&self, id: u32) -> Piece {
         match self {
             Self::Pieces(pieces) => match pieces.get(id as usize) {
+                Some(piece) if piece.is_empty() => Piece::Nothing,
                 None => Piece::Nothing,
                 Some(piece) => byte_token(piece).map_or_else(|| Piece::Text(piece.clone()), Piece::Byte),
             },
@@ -211,7 +218,7 @@ mod tests {
         let pieces = ["<0xC3>", "a", "", " b"].map(String::from);
         let vocabulary = Detokenizer::from_pieces(pieces.into()).vocabulary();
         let says = |text: &[u8]| Some(Box::from(text));
-        assert_eq!(vocabulary, [says(b"\xc3"), says(b"a"), says(b""), says(b" b")]);
+        assert_eq!(vocabulary, [says(b"\xc3"), says(b"a"), None, says(b" b")]);
     }
 
     #[test]

@@ -2,24 +2,43 @@
 
 use super::write;
 use serde::Serialize;
+use utoipa::ToSchema;
 
-#[derive(Serialize)]
-struct ModelList<'a> {
-    object: &'static str,
+/// The models that there are.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ModelList<'a> {
+    #[schema(inline)]
+    object: ListObject,
     data: Vec<Model<'a>>,
 }
 
-#[derive(Serialize)]
-struct Model<'a> {
+/// A model.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Model<'a> {
+    /// Its name.
     id: &'a str,
-    object: &'static str,
+    #[schema(inline)]
+    object: ModelObject,
+    /// Since when it is served, in seconds since 1970.
     created: u64,
     owned_by: &'static str,
 }
 
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ListObject {
+    List,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ModelObject {
+    Model,
+}
+
 impl<'a> Model<'a> {
     fn new(id: &'a str, created: u64) -> Self {
-        Self { id, object: "model", created, owned_by: "pyrex" }
+        Self { id, object: ModelObject::Model, created, owned_by: "pyrex" }
     }
 }
 
@@ -27,7 +46,7 @@ impl<'a> Model<'a> {
 pub fn models_body(models: &[(&str, u64)]) -> Vec<u8> {
     let data = models.iter().map(|(id, created)| Model::new(id, *created)).collect();
     let mut body = Vec::new();
-    write(&mut body, &ModelList { object: "list", data });
+    write(&mut body, &ModelList { object: ListObject::List, data });
     body
 }
 

@@ -3,46 +3,53 @@
 //! Every token of an answer has its entry, those that say nothing too: their text is empty. OpenAI knows no minus infinity:
 //! what could not be said has −9999.
 
-use pyrex_core::{Engine, TokenLogprobs};
+use pyrex_core::{Engine, TokenBytes, TokenLogprobs};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 const IMPOSSIBLE: f32 = -9999.0;
 
 /// Says what tokens are.
-#[derive(Clone)]
-pub(crate) struct Words(Engine);
+pub(crate) struct Words(Box<dyn Fn(u32) -> TokenBytes + Send>);
 
 impl Words {
     pub(crate) fn new(engine: &Engine) -> Self {
-        Self(engine.clone())
+        Self(engine.token_reader())
     }
 
     /// What a token says alone; half a character is U+FFFD.
     fn word(&self, token_id: u32) -> (String, Box<[u8]>) {
-        let bytes = self.0.token_bytes(token_id).unwrap_or_default();
+        let bytes = (self.0)(token_id).unwrap_or_default();
         (String::from_utf8_lossy(&bytes).into_owned(), bytes)
     }
 }
 
-/// Those of a conversation.
-#[derive(Default, Serialize)]
+/// How likely each token of a conversation's answer was.
+#[derive(Default, Serialize, ToSchema)]
 pub(crate) struct ChatLogprobs {
     content: Vec<TokenLogprob>,
+    /// Always null.
     refusal: Option<String>,
 }
 
-#[derive(Serialize)]
-struct TokenLogprob {
+/// How likely a token was, and what else might have been.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct TokenLogprob {
     #[serde(flatten)]
     likely: Likely,
     top_logprobs: Vec<Likely>,
 }
 
-#[derive(Serialize)]
-struct Likely {
+/// A token and how likely it was.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Likely {
+    /// What it says; half a character is U+FFFD, and a special token says nothing.
     token: String,
+    /// The natural logarithm of its probability; −9999 if it was impossible.
     logprob: f32,
+    /// The same as bytes.
+    #[schema(value_type = Vec<u8>)]
     bytes: Box<[u8]>,
 }
 
@@ -57,12 +64,15 @@ impl ChatLogprobs {
     }
 }
 
-/// Those of a text completion.
-#[derive(Default, Serialize)]
+/// How likely each token of a text completion was; one entry for each token in every list.
+#[derive(Default, Serialize, ToSchema)]
 pub(crate) struct TextLogprobs {
     tokens: Vec<String>,
     token_logprobs: Vec<f32>,
+    /// The likeliest tokens, by what they say.
+    #[schema(value_type = Vec<std::collections::HashMap<String, f32>>)]
     top_logprobs: Vec<Map<String, Value>>,
+    /// Where the token's text begins in the completion, in characters.
     text_offset: Vec<usize>,
 }
 

@@ -1,20 +1,24 @@
 //! [`Reply`]: folds the events of one request into the bytes of its answer, streamed or whole.
 //!
-//! Each endpoint's shape is a file: [`chat`] and [`text`]. A shape writes what it hears into the caller's buffer and knows
+//! Each endpoint's shape is a file: [`chat`], [`text`] and [`responses`]. A shape writes what it hears into the caller's buffer and knows
 //! no connection.
 
 mod chat;
 mod list;
 mod logprobs;
+mod responses;
+mod speech;
 mod text;
 mod usage;
 
 pub use list::{model_body, models_body};
 
 use crate::refusal::{ErrorBody, Refusal, status};
+use crate::wishes::settle;
 use crate::{Asked, Endpoint};
 use chat::ChatReply;
 use pyrex_core::{Engine, Error, Event, FinishReason, TokenLogprobs, Usage};
+use responses::ResponsesReply;
 use serde::Serialize;
 use text::TextReply;
 
@@ -71,9 +75,11 @@ impl Reply {
     /// # Errors
     /// `Unsupported` for what this model cannot do, by the name of the field that asks for it.
     pub fn new(asked: &mut Asked, engine: &Engine, served: Served) -> Result<Self, Refusal> {
-        let shape: Box<dyn Shape> = match asked.endpoint {
-            Endpoint::Completions => Box::new(TextReply::new(asked, engine, served)),
-            Endpoint::Chat | Endpoint::Responses => Box::new(ChatReply::new(asked, engine, served)),
+        settle(asked, engine)?;
+        let shape: Box<dyn Shape> = match (asked.endpoint, asked.echo.take()) {
+            (Endpoint::Completions, _) => Box::new(TextReply::new(asked, engine, served)),
+            (_, Some(echo)) => Box::new(ResponsesReply::new(asked, echo, engine, served)),
+            (_, None) => Box::new(ChatReply::new(asked, engine, served)),
         };
         Ok(Self { shape, stream: asked.stream, began: false, status: 200 })
     }

@@ -4,8 +4,9 @@ use super::logprobs::{TextLogprobs, Words};
 use super::usage::UsageObject;
 use super::{Served, Shape, Token, write, write_done, write_event, write_failure};
 use crate::Asked;
-use pyrex_core::{Engine, Error, Usage};
+use pyrex_core::{Engine, Error, FinishReason, Usage};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// The answer of `/v1/completions`.
 pub(crate) struct TextReply {
@@ -23,27 +24,52 @@ struct Choice {
     text: String,
     num_chars: usize,
     logprobs: TextLogprobs,
-    finish_reason: Option<&'static str>,
+    finish_reason: Option<TextFinish>,
 }
 
 /// A whole completion, or one piece of a stream: both have the same shape.
-#[derive(Serialize)]
-struct TextCompletion<'a> {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct TextCompletion<'a> {
+    /// Names the answer.
     id: &'a str,
-    object: &'static str,
+    #[schema(inline)]
+    object: TextCompletionObject,
+    /// When it was asked, in seconds since 1970.
     created: u64,
+    /// The model that answers.
     model: &'a str,
     choices: &'a [TextChoice<'a>],
+    /// There in a whole completion, and in a stream if `stream_options.include_usage` is true; null in all pieces but the last.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<UsageObject>)]
     usage: Option<Option<UsageObject>>,
 }
 
-#[derive(Serialize)]
-struct TextChoice<'a> {
+/// One completion, or more of it.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct TextChoice<'a> {
     text: &'a str,
     index: usize,
+    /// How likely each token was, if that was asked for.
     logprobs: Option<&'a TextLogprobs>,
-    finish_reason: Option<&'static str>,
+    /// Null in all pieces of a stream but the completion's last.
+    finish_reason: Option<TextFinish>,
+}
+
+/// Why a completion ended.
+#[derive(Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum TextFinish {
+    /// The model came to its end, or to a stop string.
+    Stop,
+    /// No more tokens were to be said.
+    Length,
+}
+
+#[derive(Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum TextCompletionObject {
+    TextCompletion,
 }
 
 impl TextReply {
@@ -65,7 +91,8 @@ impl TextReply {
         usage: Option<Option<UsageObject>>,
     ) -> TextCompletion<'a> {
         let Served { created, model, .. } = &self.served;
-        TextCompletion { id: &self.id, object: "text_completion", created: *created, model, choices, usage }
+        let object = TextCompletionObject::TextCompletion;
+        TextCompletion { id: &self.id, object, created: *created, model, choices, usage }
     }
 
     fn choice(&self, index: usize) -> TextChoice<'_> {
@@ -86,7 +113,10 @@ impl Shape for TextReply {
         }
         choice.num_chars += text.chars().count();
         choice.text += &text;
-        choice.finish_reason = finish.map(|reason| reason.name());
+        choice.finish_reason = finish.map(|reason| match reason {
+            FinishReason::Length => TextFinish::Length,
+            _ => TextFinish::Stop,
+        });
         if self.stream && (!text.is_empty() || logprobs.is_some() || finish.is_some()) {
             let usage = self.include_usage.then_some(None);
             write_event(out, &self.completion(&[self.choice(index)], usage));

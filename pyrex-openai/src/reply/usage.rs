@@ -2,9 +2,10 @@
 
 use pyrex_core::Usage;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// What an answer took, in tokens.
-#[derive(Clone, Copy, Serialize)]
+#[derive(Clone, Copy, Serialize, ToSchema)]
 pub(crate) struct UsageObject {
     prompt_tokens: usize,
     completion_tokens: usize,
@@ -13,14 +14,19 @@ pub(crate) struct UsageObject {
     completion_tokens_details: CompletionDetails,
 }
 
-#[derive(Clone, Copy, Serialize)]
-struct PromptDetails {
+/// Of the prompt.
+#[derive(Clone, Copy, Serialize, ToSchema)]
+pub(crate) struct PromptDetails {
+    /// Those that an earlier request had computed.
     cached_tokens: usize,
+    /// Those of its images.
     image_tokens: usize,
 }
 
-#[derive(Clone, Copy, Serialize)]
-struct CompletionDetails {
+/// Of the answer.
+#[derive(Clone, Copy, Serialize, ToSchema)]
+pub(crate) struct CompletionDetails {
+    /// Those of the model's reasoning.
     reasoning_tokens: usize,
 }
 

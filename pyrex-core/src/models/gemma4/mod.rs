@@ -1,5 +1,6 @@
 //! Gemma 4: E2B and E4B, text and images. `README.md` beside this file draws the whole of it.
 
+pub mod answer;
 pub mod config;
 pub mod decoder;
 mod describe;

@@ -4,8 +4,9 @@
 //! See [`prompt`](crate::prompt) for the parts that any family shares.
 
 use crate::error::{Error, Result};
+use super::answer::Gemma4Answers;
 use crate::models::load::parse_json;
-use crate::models::{ModelSource, Processor};
+use crate::models::{AnswerFormat, ModelSource, Processor};
 use crate::prompt::detokenizer::Detokenizer;
 use crate::prompt::image::{ImageLimits, RgbImage, decode};
 use crate::prompt::resize::resize;
@@ -146,6 +147,7 @@ struct ImageTokens {
 pub struct Gemma4Processor {
     tokenizer: Tokenizer,
     template: Arc<Option<ChatTemplate>>,
+    answers: Arc<Gemma4Answers>,
     bos: u32,
     tokens: ImageTokens,
     unsupported: [u32; 2],
@@ -179,8 +181,10 @@ impl Gemma4Processor {
         if reads_images {
             check_known(&tokenizer, template.as_ref(), &tokens)?;
         }
+        let answers = Gemma4Answers::new(&|token| tokenizer.token_to_id(token));
         Ok(Self {
             tokenizer,
+            answers: Arc::new(answers),
             template: Arc::new(template),
             bos,
             tokens,
@@ -302,6 +306,10 @@ impl Processor for Gemma4Processor {
 
     fn detokenizer(&self) -> Detokenizer {
         self.tokenizer.detokenizer()
+    }
+
+    fn answer_format(&self) -> Arc<dyn AnswerFormat> {
+        self.answers.clone()
     }
 }
 
