@@ -36,6 +36,7 @@ mod refusal;
 mod reply;
 mod responses;
 mod sampling;
+mod schema;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -45,6 +46,7 @@ mod wishes;
 
 pub use refusal::{Refusal, error_body, status};
 pub use reply::{Reply, Served, model_body, models_body};
+pub use schema::components;
 pub use tokens::{Detokenize, Tokenize, read_detokenize, read_tokenize};
 
 use image::fetch_nothing;

@@ -13,6 +13,14 @@ mod usage;
 
 pub use list::{model_body, models_body};
 
+/// What is written, for a document of the API.
+pub(crate) mod schemas {
+    pub(crate) use super::chat::{ChatChunk, ChatCompletion};
+    pub(crate) use super::list::{Model, ModelList};
+    pub(crate) use super::responses::{ResponseEvent, ResponseObject};
+    pub(crate) use super::text::TextCompletion;
+}
+
 use crate::refusal::{ErrorBody, Refusal, status};
 use crate::wishes::settle;
 use crate::{Asked, Endpoint};

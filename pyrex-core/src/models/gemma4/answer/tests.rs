@@ -212,6 +212,8 @@ proptest! {
     ) {
         let given = Value::Object(fields.into_iter().collect());
         let answer = format!("<|tool_call>call:f{}<tool_call|>", render(&given));
+        // A float that is spelled and read may change its last bit.
+        let given: Value = serde_json::from_str(&given.to_string()).unwrap();
         let read = pieces(&[], &events(&answer, len));
         let [AnswerPiece::Call(name), AnswerPiece::Arguments(json)] = read.as_slice() else {
             panic!("{read:?}");
