@@ -125,7 +125,7 @@ mod tests {
         let answer = answer.map(|only| Box::new(Only(only)) as Box<dyn TokenConstraint>);
         let thinking = Thinking::new(Reasoning { max_tokens }, MARKS, is_open, answer);
         let mut thinking: Box<dyn TokenConstraint> = Box::new(thinking.with_stop_ids(&[0]));
-        let mut ask = |thinking: &mut dyn TokenConstraint| {
+        let ask = |thinking: &mut dyn TokenConstraint| {
             let mut mask = TokenMask::new(5);
             thinking.allowed(&mut mask).unwrap();
             (0..5).filter(|id| mask.allows(*id)).collect::<Vec<u32>>()
