@@ -98,6 +98,8 @@ defmodule Pyrex.MixProject do
   end
 
   def application do
-    [mod: {Pyrex.Application, []}, extra_applications: [:logger]]
+    # What tests ask the server with.
+    clients = if Mix.env() == :test, do: [:ssl, :public_key], else: []
+    [mod: {Pyrex.Application, []}, extra_applications: [:logger | clients]]
   end
 end

@@ -5,10 +5,12 @@ rustler::atoms! {
     error,
     nil,
     // Tags of messages.
+    pyrex_arrival,
     pyrex_engine,
     pyrex_events,
     pyrex_ready,
     pyrex_reply,
+    pyrex_server,
     open,
     progress,
     down,

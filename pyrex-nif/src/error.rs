@@ -36,3 +36,16 @@ fn kind(kind: ErrorKind) -> Atom {
         _ => atoms::internal(),
     }
 }
+
+/// The error of a kind that Elixir names.
+pub(crate) fn of_kind(kind: &str, message: String) -> Error {
+    match kind {
+        "invalid_request" => Error::invalid_request(message),
+        "unsupported" => Error::unsupported(message),
+        "overloaded" => Error::overloaded(message),
+        "cancelled" => Error::cancelled(message),
+        "deadline_exceeded" => Error::deadline_exceeded(message),
+        "closed" => Error::closed(message),
+        _ => Error::internal(message),
+    }
+}

@@ -5,6 +5,7 @@
 //! processes by messages: [`engine`] what becomes of an engine, [`request`] of events that were asked for, and of no others, so
 //! that no mailbox grows.
 
+mod arrival;
 mod atoms;
 mod bytes;
 mod engine;
@@ -17,6 +18,7 @@ mod reception;
 mod reply;
 mod request;
 mod sampling;
+mod server;
 mod terms;
 #[cfg(feature = "test-util")]
 mod testing;

@@ -92,6 +92,11 @@ impl Mailbox {
         }
     }
 
+    /// One more token went past its owner.
+    pub(crate) fn count_sent(&self) {
+        self.lock().num_sent += 1;
+    }
+
     /// All that waits, and how many tokens consumers were sent; if nothing waits, `wanted` is who hears of the next.
     pub(crate) fn take(&self, wanted: Wanted) -> (usize, Vec<Event>) {
         let mut state = self.lock();

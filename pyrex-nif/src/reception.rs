@@ -3,10 +3,12 @@
 //! Submitting reads JSON and compiles grammars, the first of which takes a second with a large vocabulary: no scheduler can
 //! wait for that. What is refused comes as the request's only event.
 
+use crate::arrival::ArrivalResource;
 use crate::bytes::KeptBinary;
 use crate::mailbox::{Mailbox, Slot};
 use crate::reply::{Fault, Wish};
 use pyrex_core::{Engine, Error, Request, RequestControl, Result, SamplingParams};
+use rustler::ResourceArc;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -25,6 +27,8 @@ pub(crate) enum Submission {
         timeout_ms: Option<u64>,
         wish: Option<Wish>,
     },
+    /// What a client of the HTTP server asks.
+    Arrival(ResourceArc<ArrivalResource>),
     /// So many tokens that no model says, one each so many microseconds.
     #[cfg(feature = "test-util")]
     Flood { num_tokens: usize, every_us: u64 },
@@ -98,6 +102,9 @@ fn submit(engine: &Engine, submission: Submission, mailbox: &Arc<Mailbox>) -> Re
     if mailbox.is_cancelled() {
         return Err(Error::cancelled("the request was cancelled").into());
     }
+    if let Submission::Arrival(arrival) = submission {
+        return Ok(arrival.submit(engine, mailbox)?);
+    }
     let request = submission.request(engine, mailbox)?;
     Ok(engine.submit_to(request, Box::new(Slot(mailbox.clone())))?)
 }
@@ -106,6 +113,7 @@ impl Submission {
     fn request(self, engine: &Engine, mailbox: &Mailbox) -> Result<Request, Fault> {
         match self {
             Self::Request(request) => Ok(*request),
+            Self::Arrival(_) => Err(Error::internal("an arrival brings its request along").into()),
             #[cfg(feature = "test-util")]
             Self::Flood { .. } => Err(Error::internal("a flood is no request").into()),
             Self::Json { body, priority, cache_salt, timeout_ms, wish } => {

@@ -1,5 +1,6 @@
 //! Answers as OpenAI's clients read them, made of a request's events.
 
+use crate::error;
 use crate::terms::{bad_value, required};
 use pyrex_core::{Engine, Error, Event, ImageBytes, Request, Result, SamplingParams};
 use pyrex_openai::{Context, Endpoint, Refusal, Reply, Served, error_body, model_body, models_body, status};
@@ -140,16 +141,7 @@ fn binary<'a>(env: Env<'a>, bytes: &[u8]) -> Term<'a> {
 /// The answer that an error is, of a request that no engine heard of.
 #[rustler::nif]
 fn openai_error(kind: Term<'_>, message: String) -> NifResult<Written> {
-    let kind = kind.atom_to_string()?;
-    let error = match kind.as_str() {
-        "overloaded" => Error::overloaded(message),
-        "closed" => Error::closed(message),
-        "unsupported" => Error::unsupported(message),
-        "deadline_exceeded" => Error::deadline_exceeded(message),
-        "cancelled" => Error::cancelled(message),
-        "invalid_request" => Error::invalid_request(message),
-        _ => Error::internal(message),
-    };
+    let error = error::of_kind(&kind.atom_to_string()?, message);
     Ok(Fault::from(error).into())
 }
 

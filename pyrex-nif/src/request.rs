@@ -58,7 +58,7 @@ fn request_submit<'a>(
     Ok(Ok(request))
 }
 
-/// `{:prompt, prompt, options}` or `{:json, body, overrides}`.
+/// `{:prompt, prompt, options}`, `{:json, body, overrides}` or `{:arrival, arrival, nil}`.
 fn submission(term: Term<'_>) -> NifResult<Submission> {
     let (kind, asked, options) = term.decode::<(Term<'_>, Term<'_>, Term<'_>)>()?;
     match kind.atom_to_string()?.as_str() {
@@ -73,6 +73,7 @@ fn submission(term: Term<'_>) -> NifResult<Submission> {
             timeout_ms: absent_or(options, "timeout_ms")?,
             wish: absent_or::<Term<'_>>(options, "reply")?.map(Wish::decode).transpose()?,
         }),
+        "arrival" => asked.decode().map(Submission::Arrival),
         #[cfg(feature = "test-util")]
         "flood" => Ok(Submission::Flood { num_tokens: asked.decode()?, every_us: options.decode()? }),
         _ => Err(bad_value("request")),

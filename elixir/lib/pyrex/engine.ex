@@ -62,7 +62,7 @@ defmodule Pyrex.Engine do
     began = System.monotonic_time()
 
     with {:ok, engine} <- Table.engine(name) do
-      Table.put(name, :status, {:draining, engine})
+      Table.put_status(name, {:draining, engine})
 
       with {:ok, num_cut_off} <- ask_native(engine, {:drain, timeout_ms}, :infinity) do
         measured = %{duration: System.monotonic_time() - began, num_cut_off: num_cut_off}

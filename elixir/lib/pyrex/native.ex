@@ -5,14 +5,18 @@ defmodule Pyrex.Native do
   #   {:pyrex_engine, id, :open | {:progress, done, total} | {:error, {kind, message}} | {:down, {kind, message}}}
   #   {:pyrex_ready, id}              to the owner of a request, after a `request_take` that found nothing: now there is something
   #   {:pyrex_events, tag, events}    to the consumer of a request, if such a `request_take` named one; never the last events
+  #   {:pyrex_server, id, {:open, address} | {:error, {kind, message}} | {:closed, num_cut_off}}
+  #   {:pyrex_arrival, id, arrival, {tenant, request_id, path}}   to the owner of a server: a client asks
   #   {:pyrex_reply, id, {:ok, term} | {:error, {kind, message}}}
   #
-  # The death of an owner closes its engine, or cancels its request; so does the garbage collection of the term.
+  # The death of an owner closes its engine or server, or cancels its request; so does the garbage collection of the term.
 
   @on_load :load
 
   @type engine :: reference
   @type request :: reference
+  @type server :: reference
+  @type arrival :: reference
   @type error :: {:error, {Pyrex.Error.kind(), String.t()}}
 
   @doc false
@@ -62,6 +66,21 @@ defmodule Pyrex.Native do
 
   @spec request_expire(request, String.t()) :: :ok
   def request_expire(_request, _message), do: :erlang.nif_error(:nif_not_loaded)
+
+  @spec server_open(binary, pos_integer, non_neg_integer, pid) :: {:ok, server} | error
+  def server_open(_config, _num_threads, _id, _owner), do: :erlang.nif_error(:nif_not_loaded)
+
+  @spec server_set_engine(server, nil | engine) :: :ok
+  def server_set_engine(_server, _engine), do: :erlang.nif_error(:nif_not_loaded)
+
+  @spec server_stop(server) :: :ok
+  def server_stop(_server), do: :erlang.nif_error(:nif_not_loaded)
+
+  @spec server_reload(server, binary, non_neg_integer, pid) :: {:ok, :ok} | error
+  def server_reload(_server, _config, _id, _owner), do: :erlang.nif_error(:nif_not_loaded)
+
+  @spec arrival_reject(arrival, Pyrex.Error.kind(), String.t(), nil | non_neg_integer) :: :ok
+  def arrival_reject(_arrival, _kind, _message, _retry_after_ms), do: :erlang.nif_error(:nif_not_loaded)
 
   # Only in a NIF that is built with the cargo feature `test-util`.
 

@@ -8,9 +8,21 @@ defmodule Pyrex.Question do
   @beside_json [:priority, :cache_salt, :timeout_ms, :tenant, :group, :affinity]
 
   @enforce_keys [:request, :caller, :ref]
-  defstruct [:request, :caller, :ref, :tenant, :group, :timeout_ms, :affinity, :schema, n: 1, written: false]
+  defstruct [
+    :request,
+    :caller,
+    :ref,
+    :tenant,
+    :group,
+    :timeout_ms,
+    :affinity,
+    :schema,
+    :arrival,
+    n: 1,
+    written: false
+  ]
 
-  @type t :: %__MODULE__{request: tuple, caller: pid, ref: reference}
+  @type t :: %__MODULE__{request: tuple, caller: pid, ref: reference | String.t()}
 
   @spec new(Prompt.t(), keyword) :: {:ok, t} | {:error, Error.t()}
   def new(prompt, options) do
@@ -29,6 +41,13 @@ defmodule Pyrex.Question do
       reply = Map.put(served, :endpoint, endpoint)
       {:ok, %{question | request: {:json, body, Map.put(overrides, :reply, reply)}, written: true}}
     end
+  end
+
+  @doc "What a client of the HTTP server asks, whose process the calling one is."
+  @spec arrival(Pyrex.Native.arrival(), String.t(), String.t()) :: t
+  def arrival(arrival, tenant, id) do
+    request = {:arrival, arrival, nil}
+    %__MODULE__{request: request, caller: self(), ref: id, tenant: tenant, arrival: arrival}
   end
 
   @doc "The same question, asked once more and by the calling process."

@@ -63,6 +63,9 @@ defmodule Pyrex.Request do
         {:error, {:shutdown, %Error{} = error}} -> {:error, error}
       end
     end
+  catch
+    # It stood there a moment ago.
+    :exit, _reason -> {:error, Table.absent(name)}
   end
 
   # Asks for the next events, which `await/3` brings.

@@ -29,7 +29,7 @@ defmodule Pyrex.Telemetry do
   | `[:pyrex, :request, :exception]` | `duration` | `kind`, `message` |
 
   The engine tells the times of queue, image encoding and prefill with its final event, so these three come right before `:stop`.
-  The metadata of a request are `engine`, `request` (its `ref`), `tenant` and `group`. A request that was admitted ends with one
+  The metadata of a request are `engine`, `request` (its `ref`, or the id that an HTTP client was told), `tenant` and `group`. A request that was admitted ends with one
   of `:stop` and `:exception`, unless its process is killed.
   """
 

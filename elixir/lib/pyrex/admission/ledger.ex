@@ -4,12 +4,12 @@ defmodule Pyrex.Admission.Ledger do
 
   defstruct max_per_caller: nil, max_per_tenant: nil, live: %{}, callers: %{}, tenants: %{}, typical_ms: 100
 
-  @type entry :: %{caller: pid, tenant: term, group: term, began_ms: integer}
+  @type entry :: %{caller: term, tenant: term, group: term, began_ms: integer}
   @type t :: %__MODULE__{
           max_per_caller: nil | pos_integer,
           max_per_tenant: nil | pos_integer,
           live: %{optional(pid) => entry},
-          callers: %{optional(pid) => pos_integer},
+          callers: %{optional(term) => pos_integer},
           tenants: %{optional(term) => pos_integer},
           typical_ms: number
         }

@@ -58,7 +58,7 @@ defmodule Pyrex.Engine.Owner do
     options = Table.fetch!(state.name, :options)
     num_failures = max(Table.fetch!(state.name, :failures), 1)
     delay_ms = Backoff.delay_ms(num_failures, options.backoff_ms, options.max_backoff_ms)
-    Table.put(state.name, :status, {:reopening, now_ms() + delay_ms})
+    Table.put_status(state.name, {:reopening, now_ms() + delay_ms})
     Process.send_after(self(), :reopen, delay_ms)
     {:noreply, state}
   end
@@ -166,7 +166,7 @@ defmodule Pyrex.Engine.Owner do
 
   @spec opened(t, boolean) :: t
   defp opened(state, reopened) do
-    Table.put(state.name, :status, {:open, state.engine})
+    Table.put_status(state.name, {:open, state.engine})
     metadata = %{engine: state.name, model: model(state.name), reopened: reopened}
 
     emit(
@@ -191,7 +191,7 @@ defmodule Pyrex.Engine.Owner do
   defp move(%{swap: swap} = state) do
     drained = match?({:draining, _engine}, Table.fetch!(state.name, :status))
     Table.put(state.name, :options, %{swap.options | name: state.name})
-    Table.put(state.name, :status, {:open, swap.engine})
+    Table.put_status(state.name, {:open, swap.engine})
     metadata = %{engine: state.name, model: model(state.name)}
     emit(state.name, [:engine, :swap], %{duration: System.monotonic_time() - swap.began}, metadata)
     old = state.engine
@@ -211,7 +211,7 @@ defmodule Pyrex.Engine.Owner do
     lasted_ms = if state.opened_ms, do: now_ms() - state.opened_ms, else: 0
     before = if lasted_ms > options.max_seconds * 1000, do: 0, else: Table.fetch!(state.name, :failures)
     Table.put(state.name, :failures, before + 1)
-    Table.put(state.name, :status, {:reopening, now_ms() + options.backoff_ms})
+    Table.put_status(state.name, {:reopening, now_ms() + options.backoff_ms})
     metadata = %{engine: state.name, kind: error.kind, message: error.message}
     emit(state.name, [:engine, :down], %{num_failures: before + 1}, metadata)
     {:stop, {:shutdown, error}, state}

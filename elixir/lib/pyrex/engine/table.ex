@@ -38,6 +38,28 @@ defmodule Pyrex.Engine.Table do
     :ok
   end
 
+  @doc "Changes the status, and which engine the servers read bodies for, before anybody does anything else."
+  @spec put_status(atom, status) :: :ok
+  def put_status(name, status) do
+    put(name, :status, status)
+    for {server, native} <- servers(name), do: point(server, native, name)
+    :ok
+  end
+
+  @doc "Has an HTTP server know of every change of the engine, this one for a start."
+  @spec point(pid, Pyrex.Native.server(), atom) :: :ok
+  def point(server, native, name) do
+    if Process.alive?(server), do: put(name, {:server, server}, native), else: delete(name, {:server, server})
+
+    case engine(name) do
+      {:ok, engine} -> Pyrex.Native.server_set_engine(native, engine)
+      {:error, _closed} -> Pyrex.Native.server_set_engine(native, nil)
+    end
+  rescue
+    # There is no table: nothing runs under this name.
+    ArgumentError -> Pyrex.Native.server_set_engine(native, nil)
+  end
+
   @spec fetch!(atom, term) :: term
   def fetch!(name, key), do: :ets.lookup_element(part(name, Table), key, 2)
 
@@ -66,14 +88,19 @@ defmodule Pyrex.Engine.Table do
   def put_request(name, pid, entry), do: put(name, {:request, pid}, entry)
 
   @spec delete_request(atom, pid) :: :ok
-  def delete_request(name, pid) do
-    true = :ets.delete(part(name, Table), {:request, pid})
-    :ok
-  end
+  def delete_request(name, pid), do: delete(name, {:request, pid})
 
   @spec requests(atom) :: [{pid, map}]
-  def requests(name),
-    do: :ets.select(part(name, Table), [{{{:request, :"$1"}, :"$2"}, [], [{{:"$1", :"$2"}}]}])
+  def requests(name), do: all(name, :request)
+
+  defp servers(name), do: all(name, :server)
+
+  defp all(name, kind), do: :ets.select(part(name, Table), [{{{kind, :"$1"}, :"$2"}, [], [{{:"$1", :"$2"}}]}])
+
+  defp delete(name, key) do
+    true = :ets.delete(part(name, Table), key)
+    :ok
+  end
 
   defp engine_in({:open, engine}), do: {:ok, engine}
   defp engine_in({:draining, _engine}), do: {:error, Error.new(:closed, "the engine takes no more requests")}

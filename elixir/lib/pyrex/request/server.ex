@@ -5,6 +5,9 @@ defmodule Pyrex.Request.Server do
   # to the consumer, which saves a token the way through this process. Three ways lead through it: the first token, because
   # so long the request may be submitted again, the end, and all that goes to another node. It fails alone, and is never
   # started again: nobody could tell the consumer which part of an answer it has.
+  #
+  # The request of an HTTP client has the socket for a consumer: its events are there already, and this process is told of the
+  # prompt, the first token and the end.
 
   use GenServer, restart: :temporary
 
@@ -34,14 +37,18 @@ defmodule Pyrex.Request.Server do
 
   @impl true
   def init({name, question}) do
-    who = Map.take(question, [:caller, :tenant, :group])
-    entry = Map.put(who, :began_ms, System.monotonic_time(:millisecond))
+    # Clients of a server are not one caller.
+    caller = if question.arrival, do: question.ref, else: question.caller
+    began_ms = System.monotonic_time(:millisecond)
+    entry = %{caller: caller, tenant: question.tenant, group: question.group, began_ms: began_ms}
     state = %__MODULE__{name: name, question: question, id: System.unique_integer([:positive])}
 
     with {:ok, _engine} <- Table.engine(name),
          :ok <- Admission.admit(name, entry),
          {:ok, state} <- submit(state) do
-      {:ok, watch(state)}
+      if question.arrival,
+        do: {:ok, watch(%{state | demand: :client}), {:continue, :hand_on}},
+        else: {:ok, watch(state)}
     else
       {:error, error} ->
         metadata = Map.merge(metadata(name, question), %{kind: error.kind, message: error.message})
@@ -49,6 +56,9 @@ defmodule Pyrex.Request.Server do
         {:stop, {:shutdown, error}}
     end
   end
+
+  @impl true
+  def handle_continue(:hand_on, state), do: hand_on(state)
 
   @impl true
   def handle_info({:pyrex_ready, id}, %{id: id, demand: demand} = state) when not is_nil(demand),
@@ -151,16 +161,28 @@ defmodule Pyrex.Request.Server do
     end
   end
 
+  defp deliver(%{demand: :client} = state, events) do
+    with {:failed, error} <- List.last(events), do: reject(state.question.arrival, error)
+    delivered(state, events, &hand_on/1)
+  end
+
   defp deliver(%{demand: {to, tag}} = state, events) do
     send(to, {:pyrex_events, tag, events})
-    spoke = state.spoke or Enum.any?(events, &Event.token?/1)
+    delivered(%{state | demand: nil}, events, &{:noreply, &1})
+  end
+
+  defp delivered(state, events, go_on) do
+    state = %{state | spoke: state.spoke or Enum.any?(events, &Event.token?/1)}
 
     if Event.final?(List.last(events)),
       do: stop(state, events),
-      else:
-        {:noreply,
-         forget(%{state | demand: nil, spoke: spoke, span: Telemetry.observe(state.span, events)}, events)}
+      else: go_on.(forget(%{state | span: Telemetry.observe(state.span, events)}, events))
   end
+
+  # Does nothing once it was submitted: its client sees how it ended.
+  @doc false
+  def reject(arrival, error),
+    do: Native.arrival_reject(arrival, error.kind, error.message, error.retry_after_ms)
 
   # From here on it cannot be submitted again.
   defp forget(state), do: %{state | question: %{state.question | request: nil}}
