@@ -1,10 +1,11 @@
 //! `pyrex generate`: one prompt, its answer streamed as text or printed as one JSON object.
 
 use crate::fail::Failure;
-use crate::options::{ModelArguments, PromptArguments, RunArguments, ThreadArguments, at_least_one};
+use crate::options::{ModelArguments, PromptArguments, RunArguments, ThreadArguments};
 use crate::progress;
+use crate::sampling::SamplingArguments;
 use clap::{Args, ValueEnum};
-use pyrex_core::{Completion, Engine, EngineOptions, Event, Request, RequestHandle, SamplingParams};
+use pyrex_core::{Completion, Engine, EngineOptions, Event, Request, RequestHandle};
 use serde_json::{Value, json};
 use std::io::{Write, stdout};
 
@@ -26,31 +27,6 @@ pub(crate) struct Arguments {
     format: Format,
 }
 
-#[derive(Args)]
-struct SamplingArguments {
-    /// The most tokens to generate [default: as many as fit]
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
-    max_tokens: Option<usize>,
-    /// 0 always takes the likeliest token
-    #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
-    temperature: f32,
-    /// Keep the likeliest tokens up to this mass
-    #[arg(long, value_name = "P", requires = "temperature", allow_negative_numbers = true)]
-    top_p: Option<f32>,
-    /// Keep the K likeliest tokens
-    #[arg(long, value_name = "K", requires = "temperature")]
-    top_k: Option<usize>,
-    /// Keep tokens at least this likely, relative to the likeliest
-    #[arg(long, value_name = "P", requires = "temperature", allow_negative_numbers = true)]
-    min_p: Option<f32>,
-    /// The same seed gives the same answer [default: a fresh one]
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-    /// Text that ends the answer; may be given several times
-    #[arg(long, value_name = "S")]
-    stop: Vec<String>,
-}
-
 #[derive(Clone, Copy, Default, ValueEnum)]
 enum Format {
     /// The answer, as it comes.
@@ -62,8 +38,7 @@ enum Format {
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let sampling = arguments.sampling.params();
-    sampling.validate().map_err(|error| Failure::Usage(error.to_string()))?;
+    let sampling = arguments.sampling.params()?;
     let prompt = arguments.prompt.prompt()?;
     let engine = Engine::open(EngineOptions {
         device: arguments.run.device,
@@ -76,21 +51,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     match arguments.format {
         Format::Text => stream(answer),
         Format::Json => Ok(writeln!(stdout(), "{}", as_json(&answer.wait()?))?),
-    }
-}
-
-impl SamplingArguments {
-    fn params(&self) -> SamplingParams {
-        SamplingParams {
-            temperature: self.temperature,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            min_p: self.min_p,
-            seed: self.seed,
-            max_tokens: self.max_tokens,
-            stop: self.stop.clone(),
-            ..SamplingParams::default()
-        }
     }
 }
 

@@ -6,7 +6,10 @@
 mod bench;
 mod bisect;
 mod bundled;
+mod canary;
+mod chat;
 mod compare;
+mod data_url;
 mod diff_logits;
 mod dump;
 mod fail;
@@ -17,6 +20,7 @@ mod options;
 mod picture;
 mod profile;
 mod progress;
+mod sampling;
 
 use clap::{Parser, Subcommand};
 use fail::Failure;
@@ -34,6 +38,10 @@ struct Arguments {
 enum Command {
     /// Answer one prompt and print the answer as it comes.
     Generate(generate::Arguments),
+    /// Talk to a model on a terminal, pictures included.
+    Chat(chat::Arguments),
+    /// Ask a server what has a known answer, once or every minute.
+    Canary(canary::Arguments),
     /// Write every named tensor of a prefill, and of decode steps, to a file.
     Dump(dump::Arguments),
     /// Compare two dumps, tensor by tensor.
@@ -57,6 +65,8 @@ fn main() -> ExitCode {
     };
     let done = match arguments.command {
         Command::Generate(arguments) => generate::run(&arguments),
+        Command::Chat(arguments) => chat::run(&arguments),
+        Command::Canary(arguments) => canary::run(&arguments),
         Command::Dump(arguments) => dump::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),
         Command::DiffLogits(arguments) => diff_logits::run(&arguments),

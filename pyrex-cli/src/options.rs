@@ -143,7 +143,8 @@ impl PromptArguments {
     }
 }
 
-fn read_image(path: &Path) -> Result<Part, Failure> {
+/// An image file as a part of a turn.
+pub(crate) fn read_image(path: &Path) -> Result<Part, Failure> {
     let failure = |what: &dyn std::fmt::Display| Failure::Other(format!("{}: {what}", path.display()));
     let metadata = fs::metadata(path).map_err(|e| failure(&e))?;
     if metadata.len() > MAX_IMAGE_BYTES {

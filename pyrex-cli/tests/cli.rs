@@ -50,7 +50,8 @@ fn fails(arguments: &[&str], code: i32, needle: &str) {
 #[test]
 fn help_names_every_command_and_flag() {
     let help = succeeds(&["--help"]);
-    for command in ["generate", "dump", "compare", "diff-logits", "bisect", "profile", "bench", "inspect"] {
+    let commands = "generate chat canary dump compare diff-logits bisect profile bench inspect";
+    for command in commands.split(' ') {
         assert!(help.contains(command), "{help}");
     }
     let flags = [
@@ -59,6 +60,18 @@ fn help_names_every_command_and_flag() {
             "--model --image --system --prompt --max-tokens --temperature --top-p --top-k --min-p --seed",
         ),
         ("generate", "--stop --dtype --device --format --num-threads"),
+        (
+            "chat",
+            "--model --system --temperature --max-tokens --seed --device --speed --history --no-history",
+        ),
+        (
+            "serve",
+            "--model --host --port --config --print-config --tls-cert --tls-key --client-ca --keys --insecure",
+        ),
+        (
+            "canary",
+            "--url --watch --every --window --max-latency-ms --breaches --run --key-file --ca --cert --key",
+        ),
         ("dump", "--model --image --prompt --out --taps --steps --prompt-tokens --load-format"),
         ("compare", "--noise --threshold --max-ratio --failures --format"),
         ("diff-logits", "--top --failures --model --format"),
