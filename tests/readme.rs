@@ -23,6 +23,7 @@ fn the_examples_are_the_example_files() {
     check_example("rust", "pyrex-core/examples/image.rs");
     check_example("c", "examples/c/describe.c");
     check_example("elixir", "elixir/examples/describe.exs");
+    check_example("bash", "examples/http/describe.sh");
 }
 
 #[test]

@@ -11,16 +11,19 @@ mod chat;
 mod compare;
 mod data_url;
 mod diff_logits;
+mod doctor;
 mod dump;
 mod fail;
 mod generate;
 mod inspect;
+mod log;
 mod made_up;
 mod options;
 mod picture;
 mod profile;
 mod progress;
 mod sampling;
+mod serve;
 
 use clap::{Parser, Subcommand};
 use fail::Failure;
@@ -40,6 +43,8 @@ enum Command {
     Generate(generate::Arguments),
     /// Talk to a model on a terminal, pictures included.
     Chat(chat::Arguments),
+    /// Answer OpenAI's protocol on a port.
+    Serve(serve::Arguments),
     /// Ask a server what has a known answer, once or every minute.
     Canary(canary::Arguments),
     /// Write every named tensor of a prefill, and of decode steps, to a file.
@@ -54,6 +59,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Find where the time goes, operation by operation.
     Profile(profile::Arguments),
+    /// Say what would fail here, and what to do about it.
+    Doctor(doctor::Arguments),
     /// Show what a checkpoint is: config, layers, sizes, and what is not supported.
     Inspect(inspect::Arguments),
 }
@@ -66,6 +73,8 @@ fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Chat(arguments) => chat::run(&arguments),
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Canary(arguments) => canary::run(&arguments),
         Command::Dump(arguments) => dump::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),

@@ -50,7 +50,7 @@ fn fails(arguments: &[&str], code: i32, needle: &str) {
 #[test]
 fn help_names_every_command_and_flag() {
     let help = succeeds(&["--help"]);
-    let commands = "generate chat canary dump compare diff-logits bisect profile bench inspect";
+    let commands = "generate chat serve doctor canary dump compare diff-logits bisect profile bench inspect";
     for command in commands.split(' ') {
         assert!(help.contains(command), "{help}");
     }
@@ -68,6 +68,8 @@ fn help_names_every_command_and_flag() {
             "serve",
             "--model --host --port --config --print-config --tls-cert --tls-key --client-ca --keys --insecure",
         ),
+        ("serve", "--log --log-level --device --dtype --threads --max-model-len --max-sequences --kv-cache"),
+        ("doctor", "--model --config --self-test --format --port --keys"),
         (
             "canary",
             "--url --watch --every --window --max-latency-ms --breaches --run --key-file --ca --cert --key",

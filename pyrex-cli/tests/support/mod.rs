@@ -2,6 +2,9 @@
 
 #![allow(dead_code, unreachable_pub, reason = "no test needs all of it")]
 
+pub mod certificates;
+pub mod served;
+
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
