@@ -18,8 +18,11 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
 
 const CHAT: &str = "/v1/chat/completions";
 const COMPLETIONS: &str = "/v1/completions";
@@ -105,6 +108,169 @@ async fn both_older_endpoints_say_streamed_what_they_say_whole() {
         let usage = &events.last().expect("usage")["usage"];
         assert_eq!(usage["completion_tokens"], whole.json()["usage"]["completion_tokens"], "{path}");
     }
+}
+
+#[tokio::test]
+async fn responses_say_streamed_what_they_say_whole() {
+    let site = scripted();
+    let body = json!({"input": "ab", "temperature": 0});
+    let whole = site.send(post(RESPONSES, &body)).await.json();
+    let text = whole.pointer("/output/0/content/0/text");
+    assert_eq!((text, &whole["status"]), (Some(&json!("xyz")), &json!("completed")), "{whole}");
+    let streamed = site.send(post(RESPONSES, &with(body, json!({"stream": true})))).await;
+    assert_eq!(streamed.header("content-type"), Some("text/event-stream"));
+    let data = streamed.text().lines().filter_map(|line| line.strip_prefix("data: "));
+    let events: Vec<Value> = data
+        .map(|data| serde_json::from_str(data).unwrap_or_else(|error| panic!("{error}: {data}")))
+        .collect();
+    let deltas = events.iter().filter(|event| event["type"] == "response.output_text.delta");
+    let said: String = deltas.map(|event| event["delta"].as_str().expect("a text")).collect();
+    assert_eq!(
+        (said.as_str(), &events.last().expect("an end")["type"]),
+        ("xyz", &json!("response.completed"))
+    );
+}
+
+#[tokio::test]
+async fn text_becomes_tokens_and_tokens_text() {
+    let site = scripted();
+    let tokens = site.send(post("/tokenize", &json!({"prompt": "ab"}))).await.json();
+    assert_eq!((&tokens["tokens"], &tokens["count"]), (&json!([97, 98]), &json!(2)));
+    let turns = json!({"messages": [{"role": "user", "content": "ab"}]});
+    assert_eq!(site.send(post("/tokenize", &turns)).await.json()["tokens"], json!([97, 98]));
+    let said = site.send(post("/detokenize", &json!({"tokens": [97, 98]}))).await;
+    assert_eq!(said.json()["prompt"], "ab");
+    let refused = site.send(post("/detokenize", &json!({"tokens": [97, 5000]}))).await;
+    assert_eq!((refused.error().0, refused.error().2.as_deref()), (400, Some("tokens[1]")));
+    for path in ["/tokenize", "/detokenize"] {
+        let other = with(json!({"prompt": "ab"}), json!({"model": "gpt-4o"}));
+        let other = if path == "/tokenize" { other } else { json!({"tokens": [97], "model": "gpt-4o"}) };
+        assert_eq!(site.send(post(path, &other)).await.error().0, 404, "{path}");
+        assert_eq!(site.send(post(path, &json!({"colour": 1}))).await.error().0, 400, "{path}");
+    }
+}
+
+/// Calls `see` with everything that stands below a name in JSON.
+fn each(value: &Value, name: &str, see: &mut dyn FnMut(&Value)) {
+    match value {
+        Value::Object(fields) => fields.iter().for_each(|(found, value)| {
+            if found == name {
+                see(value);
+            }
+            each(value, name, see);
+        }),
+        Value::Array(items) => items.iter().for_each(|item| each(item, name, see)),
+        _ => {}
+    }
+}
+
+#[tokio::test]
+async fn the_document_of_the_api_names_every_path_and_nothing_that_is_not_there() {
+    let site = scripted();
+    let document = site.send(get("/openapi.json")).await.json();
+    each(&document, "$ref", &mut |reference| {
+        let path = reference.as_str().expect("a reference").strip_prefix('#').expect("one of its own");
+        assert!(document.pointer(path).is_some(), "{path} is not there");
+    });
+    let paths = document["paths"].as_object().expect("paths");
+    assert_eq!(paths.len(), 14);
+    for (path, item) in paths {
+        let (method, operation) = item.as_object().and_then(|item| item.iter().next()).expect("a method");
+        let at = path.replace("{id}", "shapes");
+        let request = if method == "get" { get(&at) } else { post(&at, &json!({"nothing": "known"})) };
+        let answered = site.send(request).await;
+        let response = &operation["responses"][answered.status.to_string()];
+        assert!(response.is_object(), "{path}: {} is not in the document", answered.status);
+        let media_type = answered.header("content-type").expect("a type").split(';').next().expect("a type");
+        assert!(response["content"][media_type].is_object(), "{path}: {media_type} is not in the document");
+        assert!(!site.send(get("/metrics")).await.text().contains("endpoint=\"other\""), "{path}");
+    }
+    assert!(document["components"]["securitySchemes"].is_null());
+    let keyed = with_tenants(open(script()), "openapi").send(get("/openapi.json")).await.json();
+    assert_eq!(keyed["paths"][CHAT]["post"]["security"], json!([{"key": []}]));
+    assert!(keyed["paths"]["/health/live"]["get"]["security"].is_null());
+}
+
+/// What the log says of requests, in lines of `name=value`, and the spans that it opened.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<String>>>);
+
+struct Line(String);
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        self.0 += &format!(" {}={value:?}", field.name());
+    }
+}
+
+impl Subscriber for Lines {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        let mut line = Line(format!("span {}", span.metadata().name()));
+        span.record(&mut line);
+        self.0.lock().unwrap().push(line.0);
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, record: &Record<'_>) {
+        let mut line = Line("record".to_owned());
+        record.record(&mut line);
+        self.0.lock().unwrap().push(line.0);
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let mut line = Line(event.metadata().target().to_owned());
+        event.record(&mut line);
+        self.0.lock().unwrap().push(line.0);
+    }
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+#[tokio::test]
+async fn each_request_is_one_line_of_the_log_without_what_was_said_or_the_key() {
+    // The process's own, for what other threads do first decides what a thread's own is told.
+    let lines = Lines::default();
+    tracing::subscriber::set_global_default(lines.clone()).expect("no other test has one");
+    let site = with_tenants(open(Script::of(&[("a secret", "told you")])), "log");
+    let body = with(chat("a secret"), json!({"user": "a secret", "cache_salt": "a secret"}));
+    site.send(with_header(of("ann", post(CHAT, &body)), "x-request-id", "this-one")).await;
+    site.send(with_header(get("/a/secret/path?secret"), "x-request-id", "this-other")).await;
+    let all = lines.0.lock().unwrap().clone();
+    let about = |start: &str, id: &str| {
+        let id = format!("request_id=\"{id}\"");
+        let mut lines = all.iter().filter(|line| line.starts_with(start) && line.contains(&id));
+        let line = lines.next().unwrap_or_else(|| panic!("no {start} of {id}"));
+        assert_eq!(lines.next(), None);
+        assert!(!["secret", "told", "0123456789"].iter().any(|word| line.contains(word)), "{line}");
+        line
+    };
+    let answered = about("pyrex_server::access", "this-one");
+    for told in [
+        "method=\"POST\"",
+        "path=\"/v1/chat/completions\"",
+        "status=200",
+        "tenant=\"ann\"",
+        "prompt_tokens=8",
+        "completion_tokens=9",
+        "ttft_ms=",
+        "duration_ms=",
+        "outcome=\"ok\"",
+    ] {
+        assert!(answered.contains(told), "{told} is not in {answered}");
+    }
+    let refused = about("pyrex_server::access", "this-other");
+    assert!(refused.contains("path=\"other\"") && refused.contains("status=404"), "{refused}");
+    let span = about("span http", "this-one");
+    assert!(
+        span.contains("otel.name=POST /v1/chat/completions") && span.contains("otel.kind=\"server\""),
+        "{span}"
+    );
 }
 
 #[tokio::test]
@@ -367,7 +533,7 @@ fn with_tenants(engine: Engine, test: &str) -> Site {
 #[tokio::test]
 async fn whoever_is_not_known_gets_nothing_but_pages_and_health() {
     let site = with_tenants(open(script()), "unknown");
-    for path in [CHAT, COMPLETIONS, RESPONSES, "/v1/embeddings"] {
+    for path in [CHAT, COMPLETIONS, RESPONSES, "/v1/embeddings", "/tokenize", "/detokenize"] {
         let refused = site.send(post(path, &chat("ab"))).await;
         assert_eq!(refused.error(), (401, "invalid_api_key".to_owned(), None), "{path}");
         assert_eq!(refused.header("www-authenticate"), Some("Bearer"), "{path}");
@@ -376,7 +542,7 @@ async fn whoever_is_not_known_gets_nothing_but_pages_and_health() {
         assert_eq!(site.send(get(path)).await.status, 401, "{path}");
         assert_eq!(site.send(of("ann", get(path))).await.status, 200, "{path}");
     }
-    for path in ["/", "/docs", "/health/live", "/health/ready"] {
+    for path in ["/", "/docs", "/openapi.json", "/health/live", "/health/ready"] {
         assert_eq!(site.send(get(path)).await.status, 200, "{path}");
     }
     let wrong = with_header(post(CHAT, &chat("ab")), "authorization", "Bearer key-of-eve-0123456789");

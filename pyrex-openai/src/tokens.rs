@@ -88,6 +88,11 @@ pub fn read_detokenize(body: &[u8]) -> Result<Detokenize, Refusal> {
 }
 
 impl Tokenize {
+    /// What is to be tokenized.
+    pub fn prompt(&self) -> &Prompt {
+        &self.prompt
+    }
+
     /// The body of the answer.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 /// How long the result of a self-test holds.
 const MAX_AGE: Duration = Duration::from_secs(5);
@@ -37,16 +38,21 @@ struct Probed {
 
 impl Readiness {
     /// # Errors
-    /// Whatever the self-test says, now or a moment ago.
+    /// Whatever the self-test says, now or a moment ago; `DeadlineExceeded` while it does not end.
     async fn check(&self, engine: Engine) -> Result<(), Error> {
-        // Whoever asks may go; the test ends, and stays the only one.
+        // An engine that hangs sees no deadline.
+        let late = |_| Err(Error::deadline_exceeded("the self-test did not end in time"));
+        timeout(PROBE_TIMEOUT, self.probed(engine)).await.unwrap_or_else(late)
+    }
+
+    async fn probed(&self, engine: Engine) -> Result<(), Error> {
         let mut last = self.last.clone().lock_owned().await;
-        let probe = tokio::spawn(async move {
-            if let Some(probed) = last.as_ref().filter(|probed| probed.at.elapsed() < MAX_AGE) {
-                return probed.result.clone();
-            }
-            let ended = |_| Err(Error::internal("a panic in the self-test"));
-            let result = spawn_blocking(move || engine.probe(PROBE_TIMEOUT)).await.unwrap_or_else(ended);
+        if let Some(probed) = last.as_ref().filter(|probed| probed.at.elapsed() < MAX_AGE) {
+            return probed.result.clone();
+        }
+        // Whoever asks may go; the test ends, and stays the only one.
+        let probe = spawn_blocking(move || {
+            let result = engine.probe(PROBE_TIMEOUT);
             *last = Some(Probed { at: Instant::now(), result: result.clone() });
             result
         });

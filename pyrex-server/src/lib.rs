@@ -12,14 +12,17 @@ mod keys;
 mod listener;
 mod metrics;
 mod models;
+mod openapi;
 mod pages;
 mod peer;
 mod problem;
+mod reading;
 mod router;
 mod server;
 mod shutdown;
 mod tenant;
 mod tls;
+mod tokens;
 mod visit;
 
 pub use config::{AuthConfig, Config, CorsConfig, ImagesConfig, Limits, TenantConfig, TlsConfig};

@@ -3,14 +3,16 @@
 use crate::problem::Problem;
 use crate::router::App;
 use crate::visit::Tally;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::response::{IntoResponse, Response};
 use pyrex_openai::{model_body, models_body};
 use std::sync::Arc;
 
-const JSON: [(axum::http::HeaderName, &str); 1] = [(CONTENT_TYPE, "application/json")];
+/// What the bodies of this server are, but for streams and pages.
+pub(crate) const JSON: [(HeaderName, &str); 1] = [(CONTENT_TYPE, "application/json")];
 
 /// `GET /v1/models`
 pub(crate) async fn list(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
@@ -21,11 +23,12 @@ pub(crate) async fn list(State(app): State<Arc<App>>, request: Request) -> Resul
 /// `GET /v1/models/{id}`
 pub(crate) async fn one(
     State(app): State<Arc<App>>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Response, Problem> {
     app.identify(&request, &Tally::of(&request))?;
-    app.check_model(Some(&id))?;
+    // What is no text is no model's name either.
+    app.check_model(Some(id.as_deref().map_or("", |id| id)))?;
     Ok((JSON, model_body(&app.model, app.created)).into_response())
 }
 

@@ -13,17 +13,18 @@
 
 use crate::config::Config;
 use crate::fetch::Fetcher;
-use crate::generate::{self, Reading};
+use crate::generate;
 use crate::health::{self, Readiness};
 use crate::host::Host;
 use crate::metrics::{self, Metrics};
-use crate::models;
 use crate::pages::{self, Pages};
 use crate::peer::Peer;
 use crate::problem::Problem;
+use crate::reading::Reading;
 use crate::shutdown::Shutdown;
 use crate::tenant::{Tenant, Tenants};
 use crate::visit::{Ids, REQUEST_ID, Tally, observe};
+use crate::{models, openapi, tokens};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
@@ -67,6 +68,8 @@ pub(crate) struct App {
     pub(crate) readiness: Readiness,
     pub(crate) reading: Reading,
     pub(crate) pages: Pages,
+    /// The document of the API.
+    pub(crate) openapi: String,
     /// What the model is called.
     pub(crate) model: String,
     /// Since when it is served, in seconds since 1970.
@@ -92,7 +95,8 @@ pub fn router(
         ids: Ids::new(),
         readiness: Readiness::default(),
         pages: Pages::new(),
-        reading: Reading::new(Fetcher::new(&config.images)?),
+        openapi: openapi::written(config),
+        reading: Reading::new(Fetcher::new(&config.images)?, config.limits.max_images),
         model: config.model.clone().unwrap_or_else(|| "pyrex".to_owned()),
         created: unix_seconds(),
         config: config.clone(),
@@ -106,9 +110,12 @@ pub fn router(
         .route("/v1/embeddings", post(models::embeddings))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{id}", get(models::one))
+        .route("/tokenize", post(tokens::tokenize))
+        .route("/detokenize", post(tokens::detokenize))
         .route("/metrics", get(scrape))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
+        .route("/openapi.json", get(openapi::document))
         .route("/docs", get(pages::docs))
         .route("/", get(pages::chat))
         .method_not_allowed_fallback(wrong_method)
