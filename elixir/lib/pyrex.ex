@@ -243,7 +243,7 @@ defmodule Pyrex do
   requests to it, lets those under way finish for at most `:drain_timeout_ms`, and closes the old one. No request is lost.
 
   Returns how many were cut off. If the new engine cannot be opened the old one goes on. Both are in memory for a while. The
-  limits of admission and of the supervisor stay those that it was started with.
+  limits of the supervisor stay those that it was started with.
   """
   @spec swap(atom, keyword) :: {:ok, non_neg_integer} | {:error, Error.t()}
   def swap(engine, options) do

@@ -44,13 +44,23 @@ defmodule Pyrex.Admission do
     with {:ok, :empty} <- call(name, :await_empty, timeout), do: :ok
   end
 
+  # The limits of the options are others now. Those who are there stay.
+  @doc false
+  @spec limit(atom) :: :ok
+  def limit(name), do: GenServer.cast(Table.part(name, Admission), :limit)
+
   @impl true
   def init(name) do
-    options = Table.fetch!(name, :options)
-    limits = %Ledger{max_per_caller: options.max_per_caller, max_per_tenant: options.max_per_tenant}
+    ledger = limited(%Ledger{}, name)
     # After a crash: those that ended meanwhile are reported down at once.
-    {:ok, %__MODULE__{name: name, ledger: Enum.reduce(Table.requests(name), limits, &count_again/2)}}
+    {:ok, %__MODULE__{name: name, ledger: Enum.reduce(Table.requests(name), ledger, &count_again/2)}}
   end
+
+  @impl true
+  def handle_cast(:limit, state), do: {:noreply, %{state | ledger: limited(state.ledger, state.name)}}
+
+  defp limited(ledger, name),
+    do: struct!(ledger, Map.take(Table.fetch!(name, :options), [:max_per_caller, :max_per_tenant]))
 
   @impl true
   def handle_call({:admit, request, entry}, _from, state) do

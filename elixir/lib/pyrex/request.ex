@@ -14,6 +14,9 @@ defmodule Pyrex.Request do
   alias Pyrex.Engine.Table
   alias Pyrex.{Error, Event}
 
+  # How long a node may take to start a request.
+  @start_ms 5_000
+
   @enforce_keys [:pid, :ref, :engine]
   defstruct [:pid, :ref, :engine]
 
@@ -48,9 +51,14 @@ defmodule Pyrex.Request do
   def start({name, node}, question) when node == node(), do: start(name, question)
 
   def start({name, node}, question) do
-    case :rpc.call(node, __MODULE__, :start, [name, question], 5_000) do
-      {:badrpc, reason} -> {:error, Error.new(:closed, "node #{node} does not answer: #{inspect(reason)}")}
-      answer -> answer
+    case :rpc.call(node, __MODULE__, :start, [name, question], @start_ms) do
+      {:badrpc, reason} ->
+        # One that only slept starts it when it wakes.
+        :erpc.cast(node, __MODULE__, :forget, [name, question.ref])
+        {:error, Error.new(:closed, "node #{node} does not answer: #{inspect(reason)}")}
+
+      answer ->
+        answer
     end
   end
 
@@ -66,6 +74,18 @@ defmodule Pyrex.Request do
   catch
     # It stood there a moment ago.
     :exit, _reason -> {:error, Table.absent(name)}
+  end
+
+  # Ends a request that nobody has a hold of. Whoever starts it has done so a moment later.
+  @doc false
+  @spec forget(atom, reference) :: :ok
+  def forget(name, ref) do
+    Process.sleep(@start_ms)
+
+    for {pid, %{ref: ^ref}} <- if(Table.exists?(name), do: Table.requests(name), else: []),
+        do: tell(pid, :pyrex_close)
+
+    :ok
   end
 
   # Asks for the next events, which `await/3` brings.

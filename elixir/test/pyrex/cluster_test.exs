@@ -97,6 +97,19 @@ defmodule Pyrex.ClusterTest do
     eventually("it holds nothing for a caller that has gone on", 5_000, fn -> running(silent, name) == 0 end)
   end
 
+  test "a node that sleeps through a question ends it when it wakes, though its caller lives on" do
+    name = name()
+    node = Peers.start()
+    Peers.serve(node, name, delay_us: 10_000)
+    os_pid = Peers.os_pid(node)
+    Peers.signal(os_pid, "STOP")
+    assert {:error, %Error{kind: :closed, message: message}} = Pyrex.submit({name, node}, "long")
+    assert message =~ "does not answer"
+    Peers.signal(os_pid, "CONT")
+    eventually("it has begun", 5_000, fn -> running(node, name) == 1 end)
+    eventually("it holds nothing for a caller that was told no", 10_000, fn -> running(node, name) == 0 end)
+  end
+
   test "an engine that is drained is asked last" do
     name = name()
     nodes = [drained, other] = [Peers.start(), Peers.start()]

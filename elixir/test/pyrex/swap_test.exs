@@ -21,26 +21,32 @@ defmodule Pyrex.SwapTest do
 
   test "a swap under load loses no request" do
     engine = start(delay_us: 200, max_waiting: 10_000)
-    until = System.monotonic_time(:millisecond) + 1_500
-
-    clients =
-      for _n <- 1..8 do
-        Task.async(fn -> ask_until(engine, until, []) end)
-      end
+    over = :atomics.new(1, [])
+    clients = for _n <- 1..8, do: Task.async(fn -> ask_until(engine, over, []) end)
 
     for _n <- 1..4 do
       assert Pyrex.swap(engine, model: other(200)) == {:ok, 0}
       assert Pyrex.swap(engine, options(engine, delay_us: 200) |> Keyword.take([:model])) == {:ok, 0}
     end
 
+    :atomics.put(over, 1, 1)
     answers = clients |> Task.await_many(30_000) |> List.flatten()
     assert Enum.uniq(answers) |> Enum.sort() == ["good day", "hello"]
     assert length(answers) > 50
   end
 
-  defp ask_until(engine, until, answers) do
+  defp ask_until(engine, over, answers) do
     answers = [Pyrex.generate!(engine, "hi").text | answers]
-    if System.monotonic_time(:millisecond) < until, do: ask_until(engine, until, answers), else: answers
+    if :atomics.get(over, 1) == 0, do: ask_until(engine, over, answers), else: answers
+  end
+
+  test "limits of admission follow" do
+    engine = start(delay_us: 500, max_per_tenant: 1)
+    {_holder, {:ok, _request}} = holder(fn -> Pyrex.submit(engine, "long", tenant: "a", max_tokens: 1000) end)
+    assert {:error, %Error{kind: :overloaded}} = Pyrex.generate(engine, "hi", tenant: "a")
+    swap = Task.async(fn -> Pyrex.swap(engine, model: other(), max_per_tenant: 2) end)
+    eventually("there is room", fn -> match?({:ok, _result}, Pyrex.generate(engine, "hi", tenant: "a")) end)
+    assert {:ok, _num_cut_off} = Task.await(swap)
   end
 
   test "an engine that cannot be opened is not swapped in" do

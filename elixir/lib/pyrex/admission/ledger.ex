@@ -4,7 +4,13 @@ defmodule Pyrex.Admission.Ledger do
 
   defstruct max_per_caller: nil, max_per_tenant: nil, live: %{}, callers: %{}, tenants: %{}, typical_ms: 100
 
-  @type entry :: %{caller: term, tenant: term, group: term, began_ms: integer}
+  @type entry :: %{
+          :caller => term,
+          :tenant => term,
+          :group => term,
+          :began_ms => integer,
+          optional(:ref) => reference | String.t()
+        }
   @type t :: %__MODULE__{
           max_per_caller: nil | pos_integer,
           max_per_tenant: nil | pos_integer,

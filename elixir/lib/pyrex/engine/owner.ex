@@ -13,7 +13,7 @@ defmodule Pyrex.Engine.Owner do
   use GenServer
 
   alias Pyrex.Engine.{Backoff, Table}
-  alias Pyrex.{Engine, Error, Native, Options, Telemetry}
+  alias Pyrex.{Admission, Engine, Error, Native, Options, Telemetry}
 
   defstruct [:name, :engine, :id, :opened_ms, :swap, draining: %{}]
 
@@ -192,6 +192,7 @@ defmodule Pyrex.Engine.Owner do
     drained = match?({:draining, _engine}, Table.fetch!(state.name, :status))
     Table.put(state.name, :options, %{swap.options | name: state.name})
     Table.put_status(state.name, {:open, swap.engine})
+    Admission.limit(state.name)
     metadata = %{engine: state.name, model: model(state.name)}
     emit(state.name, [:engine, :swap], %{duration: System.monotonic_time() - swap.began}, metadata)
     old = state.engine

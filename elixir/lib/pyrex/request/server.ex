@@ -40,7 +40,8 @@ defmodule Pyrex.Request.Server do
     # Clients of a server are not one caller.
     caller = if question.arrival, do: question.ref, else: question.caller
     began_ms = System.monotonic_time(:millisecond)
-    entry = %{caller: caller, tenant: question.tenant, group: question.group, began_ms: began_ms}
+    who = Map.take(question, [:tenant, :group, :ref])
+    entry = Map.merge(who, %{caller: caller, began_ms: began_ms})
     state = %__MODULE__{name: name, question: question, id: System.unique_integer([:positive])}
 
     with {:ok, _engine} <- Table.engine(name),
