@@ -56,7 +56,7 @@ async function visit({
   const context = await browser.newContext({ viewport, ...more });
   const page = await context.newPage();
   const wrong = [];
-  page.setDefaultTimeout(20_000);
+  page.setDefaultTimeout(60_000);
   visits.push({ context, wrong });
   page.on('pageerror', (error) => wrong.push('error: ' + error.message));
   page.on('console', (message) => {

@@ -13,7 +13,7 @@ const clients = (url) => ({
   python: [OUT + 'venv/bin/python', '-m', 'pytest', '--quiet', '-p', 'no:cacheprovider', HERE + 'test_openai.py'],
   node: ['node', '--test', '--test-reporter=spec', '--test-timeout=60000', HERE + 'openai.mjs'],
   schemathesis: [OUT + 'venv/bin/st', '--config-file', HERE + 'schemathesis.toml', 'run', url + '/openapi.json'],
-  page: ['node', '--test', '--test-reporter=spec', '--test-timeout=180000', HERE + 'page.mjs'],
+  page: ['node', '--test', '--test-reporter=spec', '--test-timeout=600000', HERE + 'page.mjs'],
 });
 
 function run(name, [program, ...arguments_], environment) {
