@@ -217,6 +217,38 @@ fn unserved(engine: &Engine, endpoint: Endpoint, body: &str) -> (String, Option<
 }
 
 #[test]
+fn a_number_out_of_range_is_refused_by_its_field_before_anything_is_made() {
+    let engine = marked(&[]);
+    let refused = |endpoint, fields: &str, field: &str, message: &str| {
+        let body = match endpoint {
+            Endpoint::Chat => say(fields),
+            Endpoint::Completions => format!(r#"{{"prompt": "a", {fields}}}"#),
+            Endpoint::Responses => format!(r#"{{"input": "a", {fields}}}"#),
+        };
+        let (found, param) = unserved(&engine, endpoint, &body);
+        assert_eq!(param.as_deref(), Some(field), "{found}");
+        assert!(found.starts_with(message), "{found}");
+    };
+    // Room for so many answers would be all of the memory.
+    refused(Endpoint::Chat, r#""n": 2147483648"#, "n", "n is 2147483648, expected 1 to 16");
+    refused(Endpoint::Completions, r#""n": 9223372036854775807"#, "n", "n is 9223372036854775807");
+    refused(Endpoint::Chat, r#""n": 0"#, "n", "n is 0");
+    refused(Endpoint::Chat, r#""top_p": 7"#, "top_p", "top_p is 7");
+    refused(Endpoint::Chat, r#""temperature": -1"#, "temperature", "temperature is -1");
+    refused(Endpoint::Chat, r#""logprobs": true, "top_logprobs": 21"#, "top_logprobs", "logprobs is 21");
+    refused(Endpoint::Completions, r#""logprobs": 21"#, "logprobs", "logprobs is 21");
+    refused(Endpoint::Chat, r#""max_tokens": 2, "min_tokens": 3"#, "min_tokens", "min_tokens is 3");
+    refused(Endpoint::Responses, r#""max_output_tokens": 0"#, "max_output_tokens", "max_tokens is 0");
+    refused(
+        Endpoint::Chat,
+        r#""logit_bias": {"999999": 1}"#,
+        "logit_bias",
+        "a token id of logit_bias is 999999",
+    );
+    refused(Endpoint::Chat, r#""stop": [""]"#, "stop", "a stop string is empty");
+}
+
+#[test]
 fn a_call_of_a_tool_comes_back_as_one() {
     let engine = marked(&[("+lookhi", "Well.\u{3}call:look{at:7,on:\u{5}a\"b\u{5}}\u{4}")]);
     let fields = format!(r#""tools": [{LOOK}]"#);

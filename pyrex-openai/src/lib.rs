@@ -32,6 +32,7 @@ mod image;
 mod json;
 mod messages;
 mod object;
+mod ranges;
 mod refusal;
 mod reply;
 mod responses;

@@ -128,23 +128,24 @@ def test_logprobs_are_of_each_token_and_its_rivals():
         assert token.top_logprobs[0].logprob == max(rival.logprob for rival in token.top_logprobs)
 
 
-def test_a_bias_forbids_a_word():
-    ids = json.loads(post("/tokenize", {"model": MODEL, "prompt": " solid", "add_special_tokens": False}))["tokens"]
-    text = chat(describe("red_circle.png"), logit_bias={str(id): -100 for id in ids}).choices[0].message.content
-    assert "solid" not in text
-
-
 def post(path, body, url=URL):
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    request = urllib.request.Request(url + path, data, {"Content-Type": "application/json"})
-    return urllib.request.urlopen(request, timeout=60).read()
+    request = urllib.request.Request(url + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    return json.load(urllib.request.urlopen(request, timeout=60))
+
+
+def token_ids(text, url=URL):
+    return post("/tokenize", {"prompt": text, "add_special_tokens": False}, url)["tokens"]
 
 
 def test_what_is_tokenized_is_detokenized():
-    tokens = json.loads(post("/tokenize", {"model": MODEL, "prompt": "a red circle", "add_special_tokens": False}))
-    assert tokens["count"] == len(tokens["tokens"]) > 2
-    text = json.loads(post("/detokenize", {"model": MODEL, "tokens": tokens["tokens"]}))
-    assert text == {"prompt": "a red circle"}
+    ids = token_ids("a red circle")
+    assert len(ids) > 2
+    assert post("/detokenize", {"model": MODEL, "tokens": ids}) == {"prompt": "a red circle"}
+
+
+def test_a_bias_forbids_a_word():
+    bias = {str(id): -100 for id in token_ids(" solid")}
+    assert "solid" not in chat(describe("red_circle.png"), logit_bias=bias).choices[0].message.content
 
 
 class Shape(BaseModel):
@@ -165,27 +166,31 @@ def test_a_json_object_is_json():
     assert text.finish_reason == "length" or isinstance(json.loads(text.message.content), dict)
 
 
-WEATHER = {
+PAINT = {
     "type": "function",
     "function": {
-        "name": "weather",
-        "description": "The weather of a city.",
-        "parameters": {
-            "type": "object",
-            "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
-            "required": ["city"],
-        },
+        "name": "paint",
+        "description": "Paints a shape.",
+        "parameters": {"type": "object", "properties": {"color": {"type": "string"}}},
     },
 }
-# What a larger model would choose to say: the bundled one is held to it, in the tokens of its own format.
-CALL = 'start: <[7]> "call:weather{city:" <[11]> "Oslo" <[11]> ",days:3}" <[8]>'
+QUOTE_ID = 11
 
 
 def call(**more):
-    body = {"structured_outputs": {"grammar": CALL}}
-    messages = [{"role": "user", "content": "How is the weather in Oslo?"}]
+    """What a larger model would choose: the bundled one must call, and is led from mark to mark of its format."""
+    (color,), (colon,), (brace,) = (token_ids(text, TOOLS_URL) for text in ("color", ":", "}"))
+    bias = {QUOTE_ID: 100, colon: 80, color: 60, brace: 40}
     return client(TOOLS_URL).chat.completions.create(
-        model="tools", messages=messages, tools=[WEATHER], temperature=0, extra_body=body, **more
+        model="tools",
+        messages=[{"role": "user", "content": "Paint it."}],
+        tools=[PAINT],
+        tool_choice="required",
+        parallel_tool_calls=False,
+        logit_bias={str(id): value for id, value in bias.items()},
+        temperature=0,
+        max_tokens=40,
+        **more,
     )
 
 
@@ -193,30 +198,30 @@ def test_a_tool_call_is_read_out_of_the_models_format():
     choice = call().choices[0]
     assert choice.finish_reason == "tool_calls" and choice.message.content is None
     (tool_call,) = choice.message.tool_calls
-    assert tool_call.type == "function" and tool_call.id and tool_call.function.name == "weather"
-    assert json.loads(tool_call.function.arguments) == {"city": "Oslo", "days": 3}
+    assert tool_call.type == "function" and tool_call.id and tool_call.function.name == "paint"
+    assert json.loads(tool_call.function.arguments) == {"color": ""}
 
 
 def test_a_streamed_tool_call_adds_up():
     chunks = [chunk.choices[0] for chunk in call(stream=True) if chunk.choices]
     deltas = [delta for choice in chunks for delta in choice.delta.tool_calls or []]
     assert chunks[-1].finish_reason == "tool_calls"
-    assert {delta.index for delta in deltas} == {0} and deltas[0].id and deltas[0].function.name == "weather"
+    assert {delta.index for delta in deltas} == {0} and deltas[0].id and deltas[0].function.name == "paint"
     arguments = "".join(delta.function.arguments or "" for delta in deltas)
-    assert json.loads(arguments) == {"city": "Oslo", "days": 3}
+    assert json.loads(arguments) == {"color": ""}
 
 
 def test_a_tools_result_is_read():
-    tool_call = call().choices[0].message
-    result = {"role": "tool", "tool_call_id": tool_call.tool_calls[0].id, "content": "rain"}
-    messages = [*WHO, tool_call.model_dump(exclude_none=True), result]
-    reply = client(TOOLS_URL).chat.completions.create(model="tools", messages=messages, tools=[WEATHER], max_tokens=8)
+    message = call().choices[0].message
+    result = {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "done"}
+    messages = [*WHO, message.model_dump(exclude_none=True), result]
+    reply = client(TOOLS_URL).chat.completions.create(model="tools", messages=messages, tools=[PAINT], max_tokens=8)
     assert reply.choices[0].message.role == "assistant"
 
 
 def test_tools_are_refused_by_a_model_that_is_not_shown_them():
     with pytest.raises(openai.BadRequestError) as told:
-        chat(WHO, tools=[WEATHER])
+        chat(WHO, tools=[PAINT])
     assert told.value.param == "tools"
 
 

@@ -21,6 +21,7 @@ pub(crate) mod schemas {
     pub(crate) use super::text::TextCompletion;
 }
 
+use crate::ranges;
 use crate::refusal::{ErrorBody, Refusal, status};
 use crate::wishes::settle;
 use crate::{Asked, Endpoint};
@@ -81,8 +82,10 @@ impl Reply {
     /// submitted after this.
     ///
     /// # Errors
-    /// `Unsupported` for what this model cannot do, by the name of the field that asks for it.
+    /// `Unsupported` for what this model cannot do and `InvalidRequest` for numbers that the engine does not take, by the
+    /// name of the field.
     pub fn new(asked: &mut Asked, engine: &Engine, served: Served) -> Result<Self, Refusal> {
+        ranges::check(asked, engine)?;
         settle(asked, engine)?;
         let shape: Box<dyn Shape> = match (asked.endpoint, asked.echo.take()) {
             (Endpoint::Completions, _) => Box::new(TextReply::new(asked, engine, served)),
