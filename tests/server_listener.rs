@@ -4,13 +4,12 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
-use axum::routing::{get, post};
+use axum::routing::get;
 use pyrex_server::{Config, Shutdown};
 use pyrex_tests::listener::{
     GONE, Guard, PATIENCE, Running, answer, config, endless, exchange, guard, status,
 };
-use std::error::Error;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Shutdown as Half, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -198,25 +197,6 @@ fn a_slow_head_is_told_408_while_others_are_served() {
 }
 
 #[test]
-fn a_slow_body_fails_as_timed_out() {
-    let mut config = config();
-    config.limits.body_timeout_ms = 200;
-    let read = |body: Body| async {
-        let error = axum::body::to_bytes(body, 100).await.expect_err("the body never ends");
-        let mut causes = std::iter::successors(Some(&error as &dyn Error), |&error| error.source());
-        match causes.any(|cause| cause.downcast_ref().map(std::io::Error::kind) == Some(ErrorKind::TimedOut))
-        {
-            true => StatusCode::REQUEST_TIMEOUT,
-            false => StatusCode::BAD_REQUEST,
-        }
-    };
-    let server = Running::start(&config, hello().route("/read", post(read)));
-    let told = server.exchange(b"POST /read HTTP/1.1\r\nhost: x\r\ncontent-length: 50\r\n\r\nabc");
-    assert_eq!(status(&told), 408);
-    server.assert_alive();
-}
-
-#[test]
 fn a_connection_without_a_request_is_closed_after_a_while() {
     let mut config = config();
     config.limits.idle_timeout_ms = 300;
@@ -236,7 +216,6 @@ fn an_answer_may_take_longer_than_any_other_limit() {
     let limits = &mut config.limits;
     limits.idle_timeout_ms = 100;
     limits.header_timeout_ms = 100;
-    limits.body_timeout_ms = 100;
     limits.stall_timeout_ms = 100;
     let slow = || async {
         tokio::time::sleep(Duration::from_millis(500)).await;

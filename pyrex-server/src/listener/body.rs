@@ -1,50 +1,37 @@
-//! The two bodies that cross a connection: [`Timed`], a request's, and [`Answer`], a response's.
+//! The two bodies that cross a connection: [`Asked`], a request's, and [`Answer`], a response's.
 
 use super::activity::Activity;
 use super::under_way::UnderWay;
 use axum::body::{Body, Bytes};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
-use std::error::Error;
-use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
-use tokio::time::{Instant, Sleep, sleep_until};
+use std::task::{Context, Poll};
 
-/// A request's body, which fails with [`io::ErrorKind::TimedOut`] if it is not all there in time.
-pub(crate) struct Timed {
+/// A request's body, which tells if it was given up before its end.
+pub(crate) struct Asked {
     body: Incoming,
-    is_ended: bool,
     activity: Activity,
-    until: Instant,
-    /// Made when the body is first waited for: most are there at once.
-    alarm: Option<Pin<Box<Sleep>>>,
+    is_ended: bool,
 }
 
-impl Timed {
-    pub(crate) fn new(body: Incoming, activity: Activity, limit: Duration) -> Self {
-        Self { body, is_ended: false, activity, until: Instant::now() + limit, alarm: None }
+impl Asked {
+    pub(crate) fn new(body: Incoming, activity: Activity) -> Self {
+        Self { body, activity, is_ended: false }
     }
 }
 
-impl http_body::Body for Timed {
+impl http_body::Body for Asked {
     type Data = Bytes;
-    type Error = Box<dyn Error + Send + Sync>;
+    type Error = hyper::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
-            self.is_ended = frame.is_none();
-            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
-        }
-        let until = self.until;
-        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(until)));
-        ready!(alarm.as_mut().poll(cx));
-        let late = io::Error::new(io::ErrorKind::TimedOut, "the body did not come in time");
-        Poll::Ready(Some(Err(late.into())))
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        self.is_ended |= matches!(frame, Poll::Ready(None));
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
@@ -56,7 +43,7 @@ impl http_body::Body for Timed {
     }
 }
 
-impl Drop for Timed {
+impl Drop for Asked {
     fn drop(&mut self) {
         if !self.is_ended && !http_body::Body::is_end_stream(&self.body) {
             self.activity.leave_unread();

@@ -4,7 +4,7 @@
 //! or the server ends it.
 
 use super::activity::{Activity, LINGER, Late, Watched};
-use super::body::{Answer, Timed};
+use super::body::{Answer, Asked};
 use super::{InForce, Shared};
 use crate::peer::{Peer, PeerCertificate};
 use axum::http::header::CONNECTION;
@@ -151,8 +151,7 @@ impl Shared {
         activity.begin_answer();
         let under_way = self.requests.begin(&self.shutdown);
         let is_last = under_way.is_none();
-        let limit = Duration::from_millis(self.limits.body_timeout_ms);
-        let mut request = request.map(|body| Timed::new(body, activity.clone(), limit));
+        let mut request = request.map(|body| Asked::new(body, activity.clone()));
         request.extensions_mut().insert(peer);
         let response = self.router.clone().call(request).await?;
         let mut response = response.map(|body| Answer::new(body, activity, under_way));
