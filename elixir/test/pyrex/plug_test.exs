@@ -61,6 +61,28 @@ defmodule Pyrex.PlugTest do
              answer
   end
 
+  test "a response is answered, whole and as events" do
+    engine = start()
+    {:ok, body} = JSON.encode(%{input: "hi", temperature: 0})
+    assert {200, _headers, answer} = ask(engine, Conn.new("POST", "/v1/responses", body))
+
+    assert %{"object" => "response", "status" => "completed", "output" => [%{"content" => [content]}]} =
+             answer
+
+    assert content["text"] == "hello"
+
+    {:ok, body} = JSON.encode(%{input: "hi", temperature: 0, stream: true})
+    connect(engine, Conn.new("POST", "/v1/responses", body))
+    assert_receive {:began, 200, %{"content-type" => "text/event-stream"}}, 2_000
+    assert events_until("response.completed") =~ "response.output_text.delta"
+    assert_idle(engine)
+  end
+
+  defp events_until(last) do
+    assert_receive {:chunk, bytes}, 2_000
+    if bytes =~ last, do: bytes, else: bytes <> events_until(last)
+  end
+
   test "a stream says the same piece by piece, and ends" do
     engine = start(delay_us: 1000)
     connect(engine, Conn.new("POST", "/v1/chat/completions", chat("word", %{stream: true})))

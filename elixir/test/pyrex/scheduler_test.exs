@@ -1,7 +1,8 @@
 defmodule Pyrex.SchedulerTest do
   # Nothing that Pyrex does holds up the schedulers, which serve every process of the VM. Threads of an engine take processor
   # time as any program does: how late a heartbeat comes beside two that only spin, in a VM in which two processes do, is what
-  # the machine itself does to it.
+  # the machine itself does to it. Where that alone is more than the bound, as with two cores and other programs on them, an
+  # engine may not do worse.
   use ExUnit.Case, async: false
 
   import Pyrex.Scripted
@@ -22,7 +23,7 @@ defmodule Pyrex.SchedulerTest do
       "\nhow late a heartbeat comes, in µs: beside busy work #{show(control)}; beside two engines #{show(busy)}"
     )
 
-    assert percentile(busy, 99) <= bound_us + percentile(control, 99)
+    assert percentile(busy, 99) <= max(bound_us, percentile(control, 99))
   end
 
   defp beside_busy_work do
