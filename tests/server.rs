@@ -6,11 +6,12 @@ use axum::response::Response;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use http_body_util::BodyExt;
 use pyrex_core::models::scripted::{GateKeeper, Permit, Script};
-use pyrex_core::{Engine, EngineOptions};
-use pyrex_server::{Config, TenantConfig};
-use pyrex_tests::http::{Answered, Site, get, post, read, site, with_header};
+use pyrex_core::{Engine, EngineOptions, Error};
+use pyrex_server::{Accepted, Arrival, Config, Host, Rejected, TenantConfig};
+use pyrex_tests::http::{Answered, Site, get, post, read, site, site_of, with_header};
 use pyrex_tests::scripted::{gated, open, open_with, submit, text, wait_until};
 use pyrex_tests::{model_dir, repository};
 use serde_json::{Value, json};
@@ -485,6 +486,19 @@ async fn a_client_that_does_not_read_pauses_only_itself() {
     until_free(&site.engine);
 }
 
+#[tokio::test]
+async fn a_client_that_goes_while_it_is_paused_frees_its_blocks_within_100_ms() {
+    let script = Script::of(&[("long", &"x".repeat(200))]);
+    let site = site(open_with(script, |options| options.max_events = 4), |_| {});
+    let body = with(chat("long"), json!({"stream": true, "max_tokens": 250}));
+    let mut response = site.begin(post(CHAT, &body)).await;
+    next_frame(&mut response).await;
+    wait_until("it is paused", || site.engine.stats().num_paused == 1);
+    drop(response);
+    let took = until_free(&site.engine);
+    assert!(took < Duration::from_millis(100), "{took:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_queue_is_429_with_a_time_to_come_again() {
     let (site, keeper) = held(|options| (options.max_sequences, options.max_waiting) = (1, 1));
@@ -644,6 +658,32 @@ async fn an_engine_that_has_closed_is_503_and_unready() {
     let refused = site.send(post(CHAT, &chat("ab"))).await;
     assert_eq!(refused.error(), (503, "closed".to_owned(), None));
     assert!(refused.header("retry-after").is_some());
+}
+
+/// Whose engine is about to be started again.
+struct NoEngine;
+
+impl Host for NoEngine {
+    fn engine(&self) -> pyrex_core::Result<Engine> {
+        Err(Error::closed("the engine is starting"))
+    }
+
+    fn submit(&self, _: Arrival) -> BoxFuture<'_, Result<Accepted, Rejected>> {
+        Box::pin(async { Err(Error::closed("the engine is starting").into()) })
+    }
+}
+
+#[tokio::test]
+async fn a_host_without_an_engine_is_503_and_says_so_to_whoever_watches() {
+    let site = site_of(Arc::new(NoEngine), open(script()), |_| {});
+    for (path, body) in [(CHAT, chat("ab")), ("/tokenize", json!({"prompt": "ab"}))] {
+        let refused = site.send(post(path, &body)).await;
+        assert_eq!(refused.error(), (503, "closed".to_owned(), None), "{path}");
+        assert!(refused.header("retry-after").is_some(), "{path}");
+    }
+    let ready = site.send(get("/health/ready")).await;
+    assert_eq!((ready.status, &ready.json()["checks"]["engine"]), (503, &json!("the engine is starting")));
+    assert!(site.send(get("/metrics")).await.text().contains("pyrex_engine_up 0.0\n"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,7 +2,7 @@
 //!
 //! On the scripted model, whose steps are almost free, 64 clients ask at once: the engine itself, the router without
 //! sockets, and the server over loopback, in turns. The differences are what the router and the sockets cost; the client's
-//! own work is in the last, for it runs on the same cores. Then short completions per second against a bare axum handler
+//! own work is in the last, for it runs on the same cores. `-- --quick` asks a tenth, to see that it runs. Then short completions per second against a bare axum handler
 //! that reads a body of the same length and answers one of the same length, with the same client. Last the memory of a server
 //! that has answered and is idle, over that of the bundled model's engine alone.
 
@@ -43,19 +43,24 @@ fn main() {
     let short = Question::new(1, false);
     let server = runtime.block_on(serve(engine.clone()));
     let echo = runtime.block_on(echo(long_enough(&runtime, server, &short)));
-    let mut rounds: Vec<Round> = Vec::new();
-    for _ in 0..NUM_ROUNDS {
-        rounds.push(Round {
-            long: runtime.block_on(three_ways(&engine, server, &long, NUM_STREAMS)),
-            short: runtime.block_on(three_ways(&engine, server, &short, NUM_SHORT)),
-            echo: runtime.block_on(over_sockets(echo, &short, NUM_SHORT)),
-        });
-    }
+    let quick = std::env::args().any(|argument| argument == "--quick");
+    let share = if quick { 10 } else { 1 };
+    let (num_streams, num_short) = (NUM_STREAMS / share, NUM_SHORT / share);
+    let round = || Round {
+        num_streams,
+        num_short,
+        long: runtime.block_on(three_ways(&engine, server, &long, num_streams)),
+        short: runtime.block_on(three_ways(&engine, server, &short, num_short)),
+        echo: runtime.block_on(over_sockets(echo, &short, num_short)),
+    };
+    let rounds: Vec<Round> = (0..if quick { 1 } else { NUM_ROUNDS }).map(|_| round()).collect();
     report(&rounds);
     runtime.block_on(memory());
 }
 
 struct Round {
+    num_streams: usize,
+    num_short: usize,
     long: [Measured; 3],
     short: [Measured; 3],
     echo: Measured,
@@ -226,8 +231,8 @@ fn head_len(buffer: &[u8]) -> Option<usize> {
 
 fn report(rounds: &[Round]) {
     let of = |figure: &dyn Fn(&Round) -> f64| median(rounds.iter().map(figure).collect());
-    let num_tokens = (NUM_CLIENTS * NUM_STREAMS * NUM_TOKENS) as f64;
-    let token_us = |way: usize| of(&|round| round.long[way].all.as_secs_f64() * 1e6 / num_tokens);
+    let num_tokens = |round: &Round| (NUM_CLIENTS * round.num_streams * NUM_TOKENS) as f64;
+    let token_us = |way: usize| of(&|round| round.long[way].all.as_secs_f64() * 1e6 / num_tokens(round));
     println!("{NUM_CLIENTS} clients, answers of {NUM_TOKENS} tokens, streamed: wall time of a token, µs");
     println!("  the engine         {:9.2}", token_us(0));
     println!("  the router adds    {:9.2}", token_us(1) - token_us(0));
@@ -237,10 +242,11 @@ fn report(rounds: &[Round]) {
     println!("  the engine         {:9.3}", request_ms(0));
     println!("  the router adds    {:9.3}", request_ms(1) - request_ms(0));
     println!("  the server adds    {:9.3}", request_ms(2) - request_ms(0));
-    let per_second = |all: Duration| (NUM_CLIENTS * NUM_SHORT) as f64 / all.as_secs_f64();
-    let (ours, echo) = (of(&|round| per_second(round.short[2].all)), of(&|round| per_second(round.echo.all)));
+    let rate = |round: &Round, all: Duration| (NUM_CLIENTS * round.num_short) as f64 / all.as_secs_f64();
+    let (ours, echo) =
+        (of(&|round| rate(round, round.short[2].all)), of(&|round| rate(round, round.echo.all)));
     println!("answers of one token per second");
-    println!("  the engine         {:9.0}", of(&|round| per_second(round.short[0].all)));
+    println!("  the engine         {:9.0}", of(&|round| rate(round, round.short[0].all)));
     println!("  the server         {ours:9.0}");
     println!("  bare axum          {echo:9.0}");
     println!("  the server, % of it{:9.1}", ours / echo * 100.0);
@@ -249,7 +255,7 @@ fn report(rounds: &[Round]) {
 /// What an idle server holds beside its engine.
 async fn memory() {
     let engine = Engine::open(EngineOptions::new(model_dir("shapes"))).expect("the bundled model opens");
-    let question = Question::new(8, false);
+    let question = Question::new(1, false);
     engine.submit(question.request.clone()).expect("a request").wait().expect("an answer");
     let before = resident_mib();
     let server = serve(engine).await;

@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, Request};
 use axum::response::Response;
 use http_body_util::BodyExt;
 use pyrex_core::Engine;
-use pyrex_server::{Config, EngineHost, Shutdown, Tenants, router};
+use pyrex_server::{Config, EngineHost, Host, Shutdown, Tenants, router};
 use serde_json::Value;
 use std::sync::Arc;
 use tower::ServiceExt;
@@ -34,12 +34,16 @@ pub struct Answered {
 
 /// A router over `engine` with the defaults of a config, and changes to it.
 pub fn site(engine: Engine, change: impl FnOnce(&mut Config)) -> Site {
+    site_of(Arc::new(EngineHost::new(engine.clone())), engine, change)
+}
+
+/// The same over a host that may not have the engine.
+pub fn site_of(host: Arc<dyn Host>, engine: Engine, change: impl FnOnce(&mut Config)) -> Site {
     let mut config = Config { model: Some("shapes".to_owned()), ..Config::default() };
     change(&mut config);
     config.validate().expect("a config");
     let tenants = Arc::new(Tenants::open(&config).expect("tenants"));
     let shutdown = Shutdown::new();
-    let host = Arc::new(EngineHost::new(engine.clone()));
     let router = router(host, &config, tenants, shutdown.clone()).expect("a router");
     Site { router, engine, shutdown }
 }
