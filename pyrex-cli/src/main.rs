@@ -19,6 +19,8 @@ mod inspect;
 mod log;
 mod made_up;
 mod options;
+#[cfg(feature = "otel")]
+mod otel;
 mod picture;
 mod profile;
 mod progress;

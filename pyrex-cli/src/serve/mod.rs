@@ -48,7 +48,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if arguments.print_config {
         return Ok(stdout().write_all(settings.to_toml().as_bytes())?);
     }
-    log::start(&arguments.log)?;
+    let log = log::start(&arguments.log)?;
     let failed = |error| Failure::Other(format!("cannot start threads: {error}"));
     let runtime = Builder::new_multi_thread().enable_all().build().map_err(failed)?;
     descriptors::ask(&settings.config);
@@ -57,6 +57,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let engine = Engine::open(settings.engine.options(progress::on_terminal())?)?;
     let served = runtime.block_on(serve(&arguments.settings, settings, engine, Arc::new(tenants)));
     runtime.shutdown_timeout(LEFTOVERS);
+    log.close();
     served
 }
 
