@@ -3,11 +3,11 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use pyrex_core::{
-    Chat, Completion, Engine, EngineOptions, Error, Input, Message, Part, Prompt, Request, SamplingParams,
-    Script,
+    Chat, Completion, Engine, EngineOptions, Error, Input, Message, Part, Permit, Prompt, Request,
+    SamplingParams, Script,
 };
 use pyrex_openai::{Context, Endpoint, Reply, Served, read_at, read_detokenize, read_tokenize};
-use pyrex_tests::scripted::open;
+use pyrex_tests::scripted::{gated, open};
 use pyrex_tests::{model_dir, repository};
 use serde_json::{Value, json};
 use std::fs;
@@ -357,6 +357,9 @@ fn what_a_model_cannot_do_is_refused_by_its_field() {
     let beside = "response_format: is not supported beside tools, expected a tool_choice of none";
     let expected = (beside.to_owned(), Some("response_format".to_owned()));
     assert_eq!(unserved(&marked(&[]), Endpoint::Chat, &say(&format)), expected);
+    refused(r#""temperature": -1"#, "temperature is -1, expected a number of at least 0", "temperature");
+    refused(r#""top_p": 2"#, "top_p is 2, expected a number above 0 and up to 1", "top_p");
+    refused(r#""n": 0"#, &format!("n is 0, expected 1 to {}", plain.config().max_sequences), "n");
     // The bundled model's template shows no tools and knows no thinking.
     for (fields, param) in [
         (format!(r#""tools": [{LOOK}]"#), "tools"),
@@ -531,4 +534,129 @@ fn texts_become_ids_and_ids_texts() {
     );
     let none = read_tokenize(b"{}", &context).expect_err("a refusal");
     assert_eq!(none.error().message(), "the body has neither messages nor a prompt, expected one");
+}
+
+/// What is wrong with a value by its schema, if anything: of the schemas that types become, no more is needed.
+fn misfit(schemas: &Value, schema: &Value, value: &Value) -> Option<String> {
+    if let Some(name) = schema["$ref"].as_str() {
+        return misfit(schemas, &schemas[name.rsplit('/').next().expect("a name")], value);
+    }
+    if let Some(all) = schema["oneOf"].as_array() {
+        let fits = all.iter().any(|one| misfit(schemas, one, value).is_none());
+        return (!fits).then(|| format!("{value} is none of {schema}"));
+    }
+    if let Some(all) = schema["allOf"].as_array() {
+        return all.iter().find_map(|one| misfit(schemas, one, value));
+    }
+    let kind = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if !number.is_f64() => "integer",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    let is_kind = |name: &Value| name == kind || kind == "integer" && name == "number";
+    let kinds = &schema["type"];
+    if !kinds.is_null() && !is_kind(kinds) && !kinds.as_array().is_some_and(|all| all.iter().any(is_kind)) {
+        return Some(format!("{value} is no {kinds}"));
+    }
+    if schema["enum"].as_array().is_some_and(|all| !all.contains(value)) {
+        return Some(format!("{value} is not in {}", schema["enum"]));
+    }
+    match value {
+        Value::Array(items) => items.iter().find_map(|item| misfit(schemas, &schema["items"], item)),
+        Value::Object(fields) => {
+            let required = schema["required"].as_array().into_iter().flatten();
+            let missing = required.filter_map(Value::as_str).find(|name| !fields.contains_key(*name));
+            let properties = schema["properties"].as_object();
+            let inner = |(name, field): (&String, &Value)| match properties.map(|all| all.get(name)) {
+                Some(Some(schema)) => misfit(schemas, schema, field),
+                Some(None) => Some(format!("{name} is not in the schema")),
+                None => None,
+            };
+            missing
+                .map(|name| format!("{name} is missing in {value}"))
+                .or_else(|| fields.iter().find_map(inner))
+        }
+        _ => None,
+    }
+}
+
+#[test]
+fn what_is_answered_fits_its_schema() {
+    let schemas = serde_json::to_value(pyrex_openai::components()).expect("JSON")["schemas"].clone();
+    let fits = |name: &str, value: &Value| {
+        assert!(schemas[name].is_object(), "{name}");
+        assert_eq!(misfit(&schemas, &schemas[name], value), None, "{name}: {value}");
+    };
+    let engine =
+        marked(&[("+look?hi", "\u{1}thought\nHm.\n\u{2}Well.\u{3}call:look{at:7}\u{4}"), ("a", "bé!")]);
+    let fields =
+        format!(r#""tools": [{LOOK}], "reasoning_effort": "low", "logprobs": true, "top_logprobs": 2"#);
+    fits("ChatCompletion", &json_of(&reply(&engine, Endpoint::Chat, &say(&fields)).2));
+    let stream = r#""stream": true, "stream_options": {"include_usage": true}"#;
+    let chunks_of = |endpoint, body: &str| chunks(&reply(&engine, endpoint, body).2);
+    let streamed = chunks_of(Endpoint::Chat, &say(&format!("{fields}, {stream}")));
+    streamed.iter().for_each(|chunk| fits("ChatChunk", chunk));
+    let text = format!(r#"{{"prompt": "a", "logprobs": 2, {stream}}}"#);
+    chunks_of(Endpoint::Completions, &text).iter().for_each(|chunk| fits("TextCompletion", chunk));
+    let whole = reply(&engine, Endpoint::Completions, r#"{"prompt": "a", "logprobs": 2, "max_tokens": 2}"#).2;
+    fits("TextCompletion", &json_of(&whole));
+    let look = r#"{"type": "function", "name": "look"}"#;
+    for more in ["", r#", "max_output_tokens": 12"#] {
+        let body = |stream: bool| {
+            format!(
+                r#"{{"input": "hi", "tools": [{look}], "reasoning": {{"effort": "low"}}, "stream": {stream}{more}}}"#
+            )
+        };
+        fits("ResponseObject", &json_of(&reply(&engine, Endpoint::Responses, &body(false)).2));
+        let events = response_events(&reply(&engine, Endpoint::Responses, &body(true)).2);
+        events.iter().for_each(|event| fits("ResponseEvent", event));
+    }
+    let list = String::from_utf8(pyrex_openai::models_body(&[("a", 1), ("b", 2)])).expect("UTF-8");
+    fits("ModelList", &json_of(&list));
+    fits("Model", &json_of(&String::from_utf8(pyrex_openai::model_body("a", 1)).expect("UTF-8")));
+    let error = pyrex_openai::error_body(&Error::overloaded("full"), Some("n"));
+    fits("ErrorBody", &serde_json::from_slice(&error).expect("JSON"));
+    let model = json!({"id": 3, "object": "model", "created": 1, "owned_by": "pyrex"});
+    assert_eq!(misfit(&schemas, &schemas["Model"], &model).as_deref(), Some("3 is no \"string\""));
+}
+
+#[test]
+fn a_stream_that_fails_later_says_so_and_ends() {
+    let (script, keeper) = gated(Script { marks: true, ..Script::of(&[("hi", "Hello.")]) });
+    let engine = open(script);
+    for (endpoint, body) in [
+        (Endpoint::Chat, say(r#""stream": true"#)),
+        (Endpoint::Completions, r#"{"prompt": "hi", "stream": true}"#.to_owned()),
+        (Endpoint::Responses, r#"{"input": "hi", "stream": true}"#.to_owned()),
+    ] {
+        let answer = std::thread::scope(|threads| {
+            let answer = threads.spawn(|| reply(&engine, endpoint, &body));
+            for permit in [Permit::Answer, Permit::Answer, Permit::Fail] {
+                keeper.wait().expect("a step");
+                keeper.let_pass(permit);
+            }
+            answer.join().expect("an answer")
+        });
+        let (status, content_type, stream) = answer;
+        assert_eq!((status, content_type), (200, "text/event-stream"));
+        if endpoint == Endpoint::Responses {
+            let last = response_events(&stream).pop().expect("events");
+            assert_eq!(
+                (&last["type"], &last["response"]["status"]),
+                (&json!("response.failed"), &json!("failed"))
+            );
+            assert_eq!(last["response"]["error"]["code"], "server_error");
+            assert_eq!(last["response"]["output"][0]["status"], "incomplete");
+        } else {
+            let last = chunks(&stream).pop().expect("chunks");
+            assert_eq!(
+                (&last["error"]["type"], &last["error"]["code"]),
+                (&json!("server_error"), &json!("device"))
+            );
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! OpenAI's protocol without a transport: the bytes of a body become a [`Request`].
+//! OpenAI's protocol without a transport: the bytes of a body become a [`Request`], its events the bytes of an answer.
 //!
 //! ```
 //! use pyrex_core::SamplingParams;
@@ -13,16 +13,53 @@
 //! so is a value of the wrong type. A field that is null counts as absent, a known one or not. Whether a number is in range
 //! is the engine's to say.
 //!
-//! Beyond OpenAI's own fields, `read` takes vLLM's `top_k`, `min_p`, `repetition_penalty`, `min_tokens`, `stop_token_ids`,
-//! `ignore_eos`, `priority`, `cache_salt`, `chat_template_kwargs`, `add_generation_prompt` and `structured_outputs`, and
-//! `timeout_ms`, which is Pyrex's. Three things differ from where their names come from:
+//! # Asking
+//!
+//! A server reads what was sent to an [`Endpoint`] with [`read_at`], which names the field that it refuses; [`read`] takes the
+//! body of either of the first two, for hosts that answer in their own way. Beyond OpenAI's own fields, both take vLLM's `top_k`,
+//! `min_p`, `repetition_penalty`, `min_tokens`, `stop_token_ids`, `ignore_eos`, `priority`, `cache_salt`,
+//! `chat_template_kwargs`, `add_generation_prompt`, `structured_outputs` and `thinking_token_budget`, and `timeout_ms`, which is
+//! Pyrex's. Three things differ from where their names come from:
 //!
 //! - `priority` is that of [`Request`]: higher is served first. In vLLM lower is.
 //! - `structured_outputs.grammar` is a [`Grammar::Lark`](pyrex_core::Grammar::Lark).
-//! - Without `max_tokens` the caller's defaults hold, on both endpoints; OpenAI's completions end after 16 tokens.
+//! - Without `max_tokens` the caller's defaults hold, on all endpoints; OpenAI's completions end after 16 tokens.
 //!
 //! A `strict` of a tool or of a schema changes nothing: an answer is always held to the schema of its `response_format`, and
 //! a tool is shown to the model as it is given.
+//!
+//! # Answering
+//!
+//! A [`Reply`] first settles what only the model can say, and refuses what it cannot do: tools that its template does not show,
+//! reasoning that it does not have. Then it folds the request's events into bytes, whole or as server-sent events:
+//!
+//! - What the model says between the marks of its reasoning is `reasoning_content`, and its calls are `tool_calls`, whose
+//!   arguments are streamed as they are said. They are JSON, unless the answer was cut off in the middle of a call; what looks
+//!   like a call and is none is text.
+//! - A `tool_choice` of `required` or of one tool holds the answer to calls by a grammar: that the names are right and that
+//!   the arguments can be read is certain, that they keep to the tool's schema is the model's to see to.
+//! - A `reasoning_effort` other than `none` lets the model think; how hard is its own choice, how long may be bounded.
+//! - Nothing is written before the first token, so that what fails before it has a status of its own.
+//!
+//! ```
+//! use pyrex_core::{Engine, Error, Result, SamplingParams};
+//! use pyrex_openai::{Context, Endpoint, Reply, Served, read_at};
+//!
+//! fn answer(engine: &Engine, body: &[u8]) -> Result<(u16, Vec<u8>)> {
+//!     let fetch = |_: &str| Err(Error::unsupported("is not a data URL"));
+//!     let context = Context { defaults: &SamplingParams::from_model(engine.spec()), fetch: &fetch };
+//!     let mut asked = read_at(Endpoint::Chat, body, &context)?;
+//!     let served = Served { id: "1".to_owned(), created: 0, model: "shapes".to_owned() };
+//!     let mut reply = Reply::new(&mut asked, engine, served)?;
+//!     let mut bytes = Vec::new();
+//!     for event in engine.submit(asked.request)? {
+//!         reply.push(event, &mut bytes);
+//!     }
+//!     Ok((reply.status(), bytes))
+//! }
+//! ```
+//!
+//! What all bodies look like, in both directions, is in [`components`].
 
 #![forbid(unsafe_code)]
 

@@ -1,16 +1,25 @@
-use crate::{Asked, read, unserved};
+use crate::wishes::Choice;
+use crate::{Asked, Context, Endpoint, Refusal, read, read_at, read_detokenize, read_tokenize, unserved};
 use proptest::prelude::*;
 use pyrex_core::{
-    Chat, Constraint, Content, ErrorKind, Grammar, Input, Message, Part, Prompt, SamplingParams,
+    Chat, Constraint, Content, Error, ErrorKind, Grammar, Input, Message, Part, Prompt, SamplingParams,
 };
 use serde_json::{Map, Value, json};
 use std::time::{Duration, Instant};
 
-const BODIES: [&str; 3] = [
+const BODIES: [&str; 5] = [
     include_str!("../bodies/chat.json"),
     include_str!("../bodies/tools.json"),
     include_str!("../bodies/text.json"),
+    include_str!("../bodies/demand.json"),
+    include_str!("../bodies/responses.json"),
 ];
+
+/// Reads a body of an endpoint; an image that is fetched is its own URL.
+fn asked_at(endpoint: Endpoint, body: &[u8]) -> Result<Asked, Refusal> {
+    let fetch = |url: &str| Ok(url.as_bytes().to_vec().into());
+    read_at(endpoint, body, &Context { defaults: &SamplingParams::default(), fetch: &fetch })
+}
 
 fn asked(body: impl AsRef<[u8]>) -> Asked {
     let body = body.as_ref();
@@ -172,6 +181,106 @@ fn every_field_of_a_text_completion_arrives() {
     assert!(matches!(request.input, Input::Prompt(Prompt::Text(text)) if text == "This is"));
     let schema = Grammar::JsonSchema(r#"{"type":"array","items":{"type":"integer"}}"#.into());
     assert_eq!(grammar(BODIES[2]), Some(schema));
+}
+
+#[test]
+fn every_wish_of_a_conversation_is_kept_for_the_model() {
+    let asked = asked_at(Endpoint::Chat, BODIES[3].as_bytes()).unwrap();
+    let wishes = &asked.wishes;
+    assert_eq!(
+        (&wishes.tools[..], wishes.one_call),
+        (&["look".to_owned(), "wait.a-bit_2".to_owned()][..], true)
+    );
+    assert_eq!((&wishes.choice, wishes.budget), (&Choice::Named("look".to_owned()), Some(32)));
+    assert_eq!((wishes.effort, asked.priority), (Some("reasoning_effort"), Some(-3)));
+    assert_eq!(chat(asked).variables, json!({"enable_thinking": true}).as_object().cloned().unwrap());
+    refused(BODIES[3], ErrorKind::Unsupported, "tool_choice: is not supported here");
+}
+
+#[test]
+fn every_field_of_a_response_arrives() {
+    let asked = asked_at(Endpoint::Responses, BODIES[4].as_bytes()).unwrap();
+    let expected = SamplingParams {
+        temperature: 0.5,
+        top_p: Some(0.9),
+        seed: Some(7),
+        max_tokens: Some(64),
+        ..SamplingParams::default()
+    };
+    assert_eq!(asked.request.sampling, expected);
+    assert!(asked.stream && asked.request.deadline.is_some());
+    assert_eq!((asked.model.as_deref(), asked.user.as_deref()), (Some("shapes"), Some("ann")));
+    let wishes = asked.wishes.clone();
+    assert_eq!((wishes.choice, wishes.one_call), (Choice::Named("look".to_owned()), true));
+    assert_eq!((wishes.effort, wishes.budget), (Some("reasoning.effort"), Some(64)));
+    let chat = chat(asked);
+    let call =
+        json!({"id": "call_1", "type": "function", "function": {"name": "look", "arguments": {"at": 3}}});
+    let fields = [
+        json!({}),
+        json!({}),
+        json!({"reasoning_content": "I should look."}),
+        json!({"tool_calls": [call]}),
+        json!({"tool_call_id": "call_1"}),
+    ];
+    assert_eq!(chat.messages.iter().map(|message| json!(message.fields)).collect::<Vec<_>>(), fields);
+    let body: Value = serde_json::from_str(BODIES[4]).unwrap();
+    let mut function = body["tools"][0].clone();
+    function.as_object_mut().unwrap().shift_remove("type");
+    assert_eq!(chat.tools, [json!({"type": "function", "function": function})]);
+    assert_eq!(chat.images().count(), 1);
+}
+
+#[test]
+fn wrong_items_are_named_by_their_path() {
+    let wrong = |body: &str, message: &str, param: &str| {
+        let refusal = asked_at(Endpoint::Responses, body.as_bytes()).expect_err(message);
+        assert_eq!((refusal.error().message(), refusal.param()), (message, Some(param)));
+    };
+    wrong("{}", "input: is missing", "input");
+    wrong(r#"{"input": []}"#, "input: is an empty list, expected at least one item", "input");
+    wrong(r#"{"input": 3}"#, "input: is a number, expected a string or a list of items", "input");
+    wrong(
+        r#"{"input": [{"role": "tool", "content": ""}]}"#,
+        r#"input[0].role: is "tool", expected system, developer, user or assistant"#,
+        "input[0].role",
+    );
+    wrong(
+        r#"{"input": [{"type": "web_search_call"}]}"#,
+        r#"input[0].type: "web_search_call" is not supported, expected message, function_call, function_call_output or reasoning"#,
+        "input[0].type",
+    );
+    wrong(
+        r#"{"input": [{"type": "function_call", "call_id": "1", "name": "a", "arguments": "[]"}]}"#,
+        "input[0].arguments: is a list, expected an object in the string",
+        "input[0].arguments",
+    );
+    wrong(
+        r#"{"input": [{"type": "reasoning", "summary": [{"type": "summary_text", "text": "a"}]}]}"#,
+        "input[0].summary: is not supported, expected an empty list",
+        "input[0].summary",
+    );
+    wrong(
+        r#"{"input": [{"role": "user", "content": [{"type": "input_file"}]}]}"#,
+        r#"input[0].content[0].type: "input_file" is not supported, expected input_text, input_image or output_text"#,
+        "input[0].content[0].type",
+    );
+    wrong(
+        r#"{"input": "a", "text": {"format": {"type": "json_schema", "name": "a"}}}"#,
+        "text.format.schema: is missing",
+        "text.format.schema",
+    );
+    wrong(
+        r#"{"input": "a", "reasoning": {"effort": "much"}}"#,
+        r#"reasoning.effort: is "much", expected none, minimal, low, medium, high or xhigh"#,
+        "reasoning.effort",
+    );
+    wrong(r#"{"input": "a", "messages": []}"#, "unknown field `messages`", "messages");
+    wrong(
+        r#"{"input": "a", "tool_choice": {"type": "function", "name": "b"}}"#,
+        r#"tool_choice: names "b", expected one of tools"#,
+        "tool_choice",
+    );
 }
 
 #[test]
@@ -621,11 +730,26 @@ proptest! {
 }
 
 fn check_any(body: &[u8]) {
-    match read(body, &SamplingParams::default()) {
-        Ok(_) => assert!(serde_json::from_slice::<Map<String, Value>>(body).is_ok()),
-        Err(error) => {
-            assert!(matches!(error.kind(), ErrorKind::InvalidRequest | ErrorKind::Unsupported), "{error:?}");
-            assert!(error.message().len() < 1000 && !error.message().contains(char::is_control), "{error}");
+    let fetch = |_: &str| Ok(vec![0].into());
+    let context = Context { defaults: &SamplingParams::default(), fetch: &fetch };
+    let endpoints = [Endpoint::Chat, Endpoint::Completions, Endpoint::Responses];
+    let read_at = endpoints.map(|endpoint| asked_at(endpoint, body).map(drop).map_err(Error::from));
+    let tokens = read_tokenize(body, &context).map(drop).map_err(Error::from);
+    let text = read_detokenize(body).map(drop).map_err(Error::from);
+    let either = read(body, &SamplingParams::default()).map(drop);
+    for result in read_at.into_iter().chain([tokens, text, either]) {
+        match result {
+            Ok(()) => assert!(serde_json::from_slice::<Map<String, Value>>(body).is_ok()),
+            Err(error) => {
+                assert!(
+                    matches!(error.kind(), ErrorKind::InvalidRequest | ErrorKind::Unsupported),
+                    "{error:?}"
+                );
+                assert!(
+                    error.message().len() < 1000 && !error.message().contains(char::is_control),
+                    "{error}"
+                );
+            }
         }
     }
 }

@@ -36,8 +36,11 @@ pub(crate) struct ChatLogprobs {
 /// How likely a token was, and what else might have been.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct TokenLogprob {
-    #[serde(flatten)]
-    likely: Likely,
+    token: String,
+    logprob: f32,
+    #[schema(value_type = Vec<u32>)]
+    bytes: Box<[u8]>,
+    /// The likeliest tokens, as many as were asked for.
     top_logprobs: Vec<Likely>,
 }
 
@@ -49,7 +52,7 @@ pub(crate) struct Likely {
     /// The natural logarithm of its probability; −9999 if it was impossible.
     logprob: f32,
     /// The same as bytes.
-    #[schema(value_type = Vec<u8>)]
+    #[schema(value_type = Vec<u32>)]
     bytes: Box<[u8]>,
 }
 
@@ -60,7 +63,8 @@ impl ChatLogprobs {
             Likely { token, logprob: logprob.max(IMPOSSIBLE), bytes }
         };
         let top_logprobs = found.top.iter().copied().map(likely).collect();
-        self.content.push(TokenLogprob { likely: likely((token_id, found.logprob)), top_logprobs });
+        let Likely { token, logprob, bytes } = likely((token_id, found.logprob));
+        self.content.push(TokenLogprob { token, logprob, bytes, top_logprobs });
     }
 }
 
