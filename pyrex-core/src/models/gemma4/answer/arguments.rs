@@ -173,12 +173,9 @@ impl Arguments {
                 self.end_key();
                 self.json += "null";
             }
-            Place::Value if self.word.is_empty() => {
-                // A key without a value; in a list, nothing at all.
-                if !self.is_list() {
-                    self.json += "null";
-                }
-            }
+            // A key without a value; in a list, nothing at all.
+            Place::Value if self.word.is_empty() && self.is_list() => {}
+            Place::Value if self.word.is_empty() => self.json += "null",
             Place::Value => self.end_word(),
             _ => {}
         }
