@@ -40,6 +40,7 @@ function run(name, [program, ...arguments_], environment) {
   });
 }
 
+for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(1));
 // What schemathesis sends is answered in words without end: there, an answer has few.
 const arguments_ = [[], ['--config', OUT + 'keyed.toml'], ['--model', OUT + 'tools'], ['--max-model-len', '160']];
 const servers = await Promise.all(arguments_.map((more) => start(more)));

@@ -13,6 +13,7 @@ const PYREX = process.env.PYREX_BIN ?? ROOT + 'target/release/pyrex';
 export function start(arguments_ = [], port = 0) {
   const child = spawn(PYREX, ['serve', '--port', String(port), ...arguments_], { stdio: ['ignore', 'pipe', 'pipe'] });
   const gone = new Promise((resolve) => child.once('exit', resolve));
+  process.once('exit', () => child.kill('SIGKILL'));
   let errors = '';
   child.stderr.on('data', (data) => {
     errors += data;
