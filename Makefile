@@ -18,7 +18,7 @@ test: lint
 lint:
 	cargo fmt --all --check
 	cargo clippy --release --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps --package pyrex-core --package pyrex-openai
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps --package pyrex-core --package pyrex-openai --package pyrex-server
 
 # libpyrex for C and C++. The folder may be moved afterwards.
 install:
@@ -76,4 +76,4 @@ story:
 
 # Random load on the bundled model for half an hour.
 soak:
-	SOAK_SECONDS=1800 cargo test --release --workspace --test soak -- --nocapture
+	SOAK_SECONDS=1800 cargo test --release --workspace --test soak --test server_load -- --nocapture

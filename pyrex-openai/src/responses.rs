@@ -71,7 +71,10 @@ fn messages(body: &mut Object, echo: &Echo, fetch: Fetch<'_>) -> Read<Vec<Messag
     let mut turns = Turns::default();
     turns.messages.extend(echo.instructions.as_deref().map(|text| Message::text("system", text)));
     body.require("input", |input| match input {
-        Value::String(text) => Ok(turns.push(Message::text("user", text))),
+        Value::String(text) => {
+            turns.push(Message::text("user", text));
+            Ok(())
+        }
         Value::Array(items) if items.is_empty() => {
             Err(Misfit::wrong("is an empty list, expected at least one item"))
         }
