@@ -2,9 +2,10 @@
 //!
 //! On the scripted model, whose steps are almost free, 64 clients ask at once: the engine itself, the router without
 //! sockets, and the server over loopback, in turns. The differences are what the router and the sockets cost; the client's
-//! own work is in the last, for it runs on the same cores. `-- --quick` asks a tenth, to see that it runs. Then short completions per second against a bare axum handler
-//! that reads a body of the same length and answers one of the same length, with the same client. Last the memory of a server
-//! that has answered and is idle, over that of the bundled model's engine alone.
+//! own work is in the last, for it runs on the same cores. The same client asks a bare axum handler too, which reads a body of
+//! the same length and answers one of the same length: what it takes and how often it answers is the bound of this machine.
+//! Last the memory of a server that has answered and is idle, over that of the bundled model's engine alone. `-- --quick` asks
+//! a tenth, to see that it runs.
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -242,6 +243,7 @@ fn report(rounds: &[Round]) {
     println!("  the engine         {:9.3}", request_ms(0));
     println!("  the router adds    {:9.3}", request_ms(1) - request_ms(0));
     println!("  the server adds    {:9.3}", request_ms(2) - request_ms(0));
+    println!("  bare axum, in all  {:9.3}", of(&|round| round.echo.median.as_secs_f64() * 1e3));
     let rate = |round: &Round, all: Duration| (NUM_CLIENTS * round.num_short) as f64 / all.as_secs_f64();
     let (ours, echo) =
         (of(&|round| rate(round, round.short[2].all)), of(&|round| rate(round, round.echo.all)));
