@@ -15,10 +15,10 @@ request! {
         messages: Vec<Message>,
         /// The most tokens to say.
         #[schema(minimum = 1)]
-        max_tokens: Option<u32>,
+        max_tokens: Option<u64>,
         /// The same by its newer name.
         #[schema(minimum = 1)]
-        max_completion_tokens: Option<u32>,
+        max_completion_tokens: Option<u64>,
         /// How many answers to choose.
         #[schema(minimum = 1)]
         n: Option<u32>,
@@ -43,7 +43,7 @@ request! {
         reasoning_effort: Option<Effort>,
         /// The most tokens of its reasoning.
         #[schema(minimum = 0)]
-        thinking_token_budget: Option<u32>,
+        thinking_token_budget: Option<u64>,
         /// Further variables of the model's template.
         #[schema(value_type = Option<Object>)]
         chat_template_kwargs: Option<Map<String, Value>>,

@@ -12,10 +12,10 @@ request! {
         prompt: TextPrompt,
         /// The most tokens to say.
         #[schema(minimum = 1)]
-        max_tokens: Option<u32>,
+        max_tokens: Option<u64>,
         /// The same by its newer name.
         #[schema(minimum = 1)]
-        max_completion_tokens: Option<u32>,
+        max_completion_tokens: Option<u64>,
         /// How many answers to choose.
         #[schema(minimum = 1)]
         n: Option<u32>,

@@ -17,7 +17,7 @@ request! {
         instructions: Option<String>,
         /// The most tokens to say.
         #[schema(minimum = 1)]
-        max_output_tokens: Option<u32>,
+        max_output_tokens: Option<u64>,
         stream_options: Option<ResponseStreamOptions>,
         text: Option<ResponseText>,
         /// What the model may call.
@@ -28,7 +28,7 @@ request! {
         reasoning: Option<ResponseReasoning>,
         /// The most tokens of its reasoning.
         #[schema(minimum = 0)]
-        thinking_token_budget: Option<u32>,
+        thinking_token_budget: Option<u64>,
     }
 }
 

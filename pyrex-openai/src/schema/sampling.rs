@@ -24,7 +24,7 @@ macro_rules! request {
             top_p: Option<f32>,
             /// Keep this many of the likeliest tokens; 0 or −1 for all.
             #[schema(minimum = -1)]
-            top_k: Option<i32>,
+            top_k: Option<i64>,
             /// Keep tokens at least this likely, relative to the likeliest.
             #[schema(minimum = 0, maximum = 1)]
             min_p: Option<f32>,
@@ -44,7 +44,7 @@ macro_rules! request {
             seed: Option<i64>,
             /// No stop token is among the first so many.
             #[schema(minimum = 0)]
-            min_tokens: Option<u32>,
+            min_tokens: Option<u64>,
             /// Ends the answer; not part of it.
             stop: Option<Stop>,
             /// Ends the answer beside the model's own.
@@ -63,7 +63,7 @@ macro_rules! request {
             cache_salt: Option<String>,
             /// When the answer is of no use any more.
             #[schema(minimum = 1)]
-            timeout_ms: Option<u32>,
+            timeout_ms: Option<u64>,
         }
     };
 }

@@ -41,7 +41,7 @@ pub(crate) struct TokenizeChat {
     #[schema(inline)]
     reasoning_effort: Option<Effort>,
     #[schema(minimum = 0)]
-    thinking_token_budget: Option<u32>,
+    thinking_token_budget: Option<u64>,
     #[schema(value_type = Option<Object>)]
     chat_template_kwargs: Option<Map<String, Value>>,
     add_generation_prompt: Option<bool>,
