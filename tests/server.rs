@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use http_body_util::BodyExt;
 use pyrex_core::models::scripted::{GateKeeper, Permit, Script};
-use pyrex_core::{Engine, EngineOptions, Error};
+use pyrex_core::{Engine, EngineOptions, Error, Event as EngineEvent, FinishReason, Timings, Usage};
 use pyrex_server::{Accepted, Arrival, Config, Host, Rejected, TenantConfig};
 use pyrex_tests::http::{Answered, Site, get, post, read, site, site_of, with_header};
 use pyrex_tests::scripted::{gated, open, open_with, submit, text, wait_until};
@@ -660,6 +660,45 @@ async fn an_engine_that_has_closed_is_503_and_unready() {
     assert!(refused.header("retry-after").is_some());
 }
 
+/// Whose events are always there, as they are where reading one lets the engine make the next.
+struct Eager(Engine);
+
+impl Host for Eager {
+    fn engine(&self) -> pyrex_core::Result<Engine> {
+        Ok(self.0.clone())
+    }
+
+    fn submit(&self, _: Arrival) -> BoxFuture<'_, Result<Accepted, Rejected>> {
+        let token = |_| EngineEvent::Token {
+            index: 0,
+            token_id: u32::from(b'x'),
+            text: "x".to_owned(),
+            logprobs: None,
+            finish: None,
+        };
+        let last = EngineEvent::Finished {
+            reason: FinishReason::Stop,
+            usage: Usage::default(),
+            timings: Timings::default(),
+        };
+        let events = (0..200).map(token).chain([last]);
+        let accepted = Accepted::new(futures_util::stream::iter(events.collect::<Vec<_>>()), ());
+        Box::pin(async { Ok(accepted) })
+    }
+}
+
+/// Or its client would see nothing until the end.
+#[tokio::test]
+async fn an_engine_that_is_always_ahead_does_not_keep_a_frame_from_being_sent() {
+    let engine = open(script());
+    let site = site_of(Arc::new(Eager(engine.clone())), engine, |_| {});
+    let response = site.begin(post(CHAT, &with(chat("ab"), json!({"stream": true})))).await;
+    let frames: Vec<_> = StreamExt::collect(response.into_body().into_data_stream()).await;
+    assert!((4..=8).contains(&frames.len()), "{} frames of 200 tokens", frames.len());
+    let text: Vec<u8> = frames.into_iter().flat_map(|frame| frame.expect("a frame")).collect();
+    assert_eq!(String::from_utf8(text).expect("text").matches("\"content\":\"x\"").count(), 200);
+}
+
 /// Whose engine is about to be started again.
 struct NoEngine;
 
@@ -916,11 +955,17 @@ async fn the_bundled_model_sees_the_red_circle_streamed_and_whole() {
     let body = json!({"messages": [{"role": "user", "content": parts}], "temperature": 0});
     let whole = site.send(post(CHAT, &body)).await;
     assert_eq!(whole.json()["choices"][0]["message"]["content"], ANSWER);
-    let streamed = site.begin(post(CHAT, &with(body, json!({"stream": true})))).await;
-    let frames: Vec<_> = StreamExt::collect(streamed.into_body().into_data_stream()).await;
-    assert!(frames.len() > 5, "{} frames: the answer does not come as it is written", frames.len());
-    let bytes: Vec<u8> = frames.into_iter().flat_map(|frame| frame.expect("a frame")).collect();
-    assert!(bytes.ends_with(b"data: [DONE]\n\n"));
+    let streamed = site.send(post(CHAT, &with(body, json!({"stream": true})))).await;
+    let data = streamed.text().lines().filter_map(|line| line.strip_prefix("data: "));
+    let pieces: Vec<String> = data
+        .filter(|data| *data != "[DONE]")
+        .map(|data| serde_json::from_str::<Value>(data).expect("a chunk"))
+        .filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str().map(str::to_owned))
+        .filter(|piece| !piece.is_empty())
+        .collect();
+    assert_eq!(pieces.concat(), ANSWER);
+    assert!(pieces.len() > 5, "{pieces:?}");
+    assert!(streamed.text().ends_with("data: [DONE]\n\n"));
     assert_eq!(site.send(get("/health/ready")).await.json()["status"], "ready");
 }
 

@@ -27,6 +27,8 @@ use tokio::time::{Sleep, sleep};
 
 /// A frame is sent once it is this long, whatever else is there.
 const MAX_FRAME_LEN: usize = 64 << 10;
+/// And once it has so many events: where reading one lets the engine make the next, there is always one more.
+const MAX_FRAME_EVENTS: usize = 64;
 /// Told to a client that hears nothing, so that nobody between takes the connection for dead.
 const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
 
@@ -80,7 +82,8 @@ impl Answer {
 
     /// The bytes of all events that are there; nothing more after the final one.
     fn poll_bytes(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        while self.buffer.len() < MAX_FRAME_LEN {
+        let mut num_events = 0;
+        while self.buffer.len() < MAX_FRAME_LEN && (num_events < MAX_FRAME_EVENTS || self.buffer.is_empty()) {
             let Some(events) = &mut self.events else { break };
             let event = match Pin::new(events).poll_next(context) {
                 Poll::Ready(Some(event)) => event,
@@ -89,6 +92,7 @@ impl Answer {
                 }
                 Poll::Pending => break,
             };
+            num_events += 1;
             if event.is_final() {
                 self.events = None;
             }
