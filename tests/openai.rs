@@ -8,9 +8,8 @@ use pyrex_core::{
 };
 use pyrex_openai::{Context, Endpoint, Reply, Served, read_at, read_detokenize, read_tokenize};
 use pyrex_tests::scripted::{gated, open};
-use pyrex_tests::{model_dir, repository};
+use pyrex_tests::{model_dir, red_circle};
 use serde_json::{Value, json};
-use std::fs;
 use std::sync::LazyLock;
 
 const QUESTION: &str = "Describe this image.";
@@ -18,10 +17,6 @@ const ANSWER: &str = "This is a simple image of a solid red circle on a white ba
 
 static ENGINE: LazyLock<Engine> =
     LazyLock::new(|| Engine::open(EngineOptions::new(model_dir("shapes"))).expect("the bundled model opens"));
-
-fn red_circle() -> Vec<u8> {
-    fs::read(repository().join("models/shapes/examples/red_circle.png")).expect("the bundled example")
-}
 
 /// The body of the question about the red circle with further fields.
 fn body(fields: Value) -> Vec<u8> {

@@ -13,7 +13,7 @@ use pyrex_core::{Engine, EngineOptions, Error, Event as EngineEvent, FinishReaso
 use pyrex_server::{Accepted, Arrival, Config, Host, Rejected, TenantConfig};
 use pyrex_tests::http::{Answered, Site, get, post, read, site, site_of, with_header};
 use pyrex_tests::scripted::{gated, open, open_with, submit, text, wait_until};
-use pyrex_tests::{model_dir, repository};
+use pyrex_tests::{model_dir, red_circle};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -938,10 +938,6 @@ async fn a_model_without_vision_says_why_it_sees_nothing_and_reads_on() {
 
 static SHAPES: LazyLock<Engine> =
     LazyLock::new(|| Engine::open(EngineOptions::new(model_dir("shapes"))).expect("the bundled model opens"));
-
-fn red_circle() -> Vec<u8> {
-    std::fs::read(repository().join("models/shapes/examples/red_circle.png")).expect("the bundled example")
-}
 
 #[tokio::test]
 async fn the_bundled_model_sees_the_red_circle_streamed_and_whole() {

@@ -9,6 +9,7 @@ use pyrex_server::{Config, Shutdown};
 use pyrex_tests::listener::{
     GONE, Guard, PATIENCE, Running, answer, config, endless, exchange, guard, status,
 };
+use pyrex_tests::resident_bytes;
 use std::io::{Read, Write};
 use std::net::{Shutdown as Half, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -244,12 +245,6 @@ fn one_connection_too_many_is_told_503_until_another_closes() {
         assert!(started.elapsed() < PATIENCE);
         thread::yield_now();
     }
-}
-
-/// Resident bytes of this process.
-fn resident_bytes() -> usize {
-    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
-    pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
 }
 
 /// How many connections this process can have both ends of.

@@ -8,7 +8,7 @@ use pyrex_core::{Engine, EngineOptions};
 use pyrex_server::{Config, EngineHost, router};
 use pyrex_tests::listener::{GONE, PATIENCE, Running, answer, config, exchange, status};
 use pyrex_tests::scripted::{gated, open, open_with, wait_until};
-use pyrex_tests::{model_dir, repository};
+use pyrex_tests::{model_dir, repository, resident_bytes};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -77,11 +77,6 @@ fn assert_refused(told: &str, expected: u16, what: &str) {
         json_of(told)["error"]["message"].as_str().is_some_and(|message| !message.is_empty()),
         "{what}: {told}"
     );
-}
-
-fn resident_bytes() -> usize {
-    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
-    pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
 }
 
 #[test]

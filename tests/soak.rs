@@ -6,8 +6,8 @@ use pyrex_core::{
     Chat, Engine, EngineOptions, ErrorKind, Event, KvCacheSize, Message, Next, Part, Prompt, Request,
     RequestHandle, SamplingParams,
 };
-use pyrex_tests::model_dir;
 use pyrex_tests::scripted::{image, open_with, text, wait_until};
+use pyrex_tests::{model_dir, resident_bytes};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,12 +26,6 @@ impl Random {
     fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == 0
     }
-}
-
-/// Bytes of memory the process holds, where the system tells.
-fn resident_bytes() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or(0) * 4096
 }
 
 fn check_empty(engine: &Engine) {

@@ -2,10 +2,9 @@
 
 use crate::fail::Failure;
 use crate::options::{ModelArguments, PromptArguments, RunArguments, ThreadArguments};
-use crate::progress;
 use crate::sampling::SamplingArguments;
 use clap::{Args, ValueEnum};
-use pyrex_core::{Completion, Engine, EngineOptions, Event, Request, RequestHandle};
+use pyrex_core::{Completion, Engine, Event, Request, RequestHandle};
 use serde_json::{Value, json};
 use std::io::{Write, stdout};
 
@@ -40,13 +39,7 @@ enum Format {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let sampling = arguments.sampling.params()?;
     let prompt = arguments.prompt.prompt()?;
-    let engine = Engine::open(EngineOptions {
-        device: arguments.run.device,
-        dtype: arguments.run.dtype,
-        num_threads: arguments.threads.num_threads,
-        progress: progress::on_terminal(),
-        ..EngineOptions::new(arguments.model.source()?)
-    })?;
+    let engine = Engine::open(arguments.run.engine(arguments.model.source()?, &arguments.threads))?;
     let answer = engine.submit(Request::new(prompt).with_sampling(sampling))?;
     match arguments.format {
         Format::Text => stream(answer),

@@ -5,8 +5,8 @@ use crate::fail::Failure;
 use crate::progress;
 use clap::{Args, ValueEnum};
 use pyrex_core::{
-    ActivationDtype, Chat, DeviceChoice, Faults, LoadFormat, LoadOptions, LoadedModel, Message, ModelSource,
-    Part, Prompt, load,
+    ActivationDtype, Chat, DeviceChoice, EngineOptions, Faults, LoadFormat, LoadOptions, LoadedModel,
+    Message, ModelInput, ModelSource, Part, Prompt, load,
 };
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -93,6 +93,17 @@ impl RunArguments {
     /// The dtype of the activations.
     pub(crate) fn dtype(&self) -> ActivationDtype {
         self.dtype.unwrap_or(self.device.default_dtype())
+    }
+
+    /// How to open an engine of `model` here.
+    pub(crate) fn engine(&self, model: impl Into<ModelInput>, threads: &ThreadArguments) -> EngineOptions {
+        EngineOptions {
+            device: self.device,
+            dtype: self.dtype,
+            num_threads: threads.num_threads,
+            progress: progress::on_terminal(),
+            ..EngineOptions::new(model)
+        }
     }
 
     /// Loads the model of `source`, without an engine.

@@ -1,33 +1,13 @@
 //! The binary as a shell sees it: what it prints, where, and how it exits.
 
+mod support;
+
 use serde_json::Value;
 use std::fs;
 use std::io::Read;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-
-fn pyrex(arguments: &[&str]) -> Output {
-    let output = Command::new(env!("CARGO_BIN_EXE_pyrex")).args(arguments).stdin(Stdio::null()).output();
-    output.expect("the binary runs")
-}
-
-fn shapes(file: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/shapes").join(file);
-    path.to_str().expect("the path is UTF-8").to_owned()
-}
-
-/// A file of this test's own, under the folder that cargo keeps for tests.
-fn scratch(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
-}
-
-fn stdout(output: &Output) -> &str {
-    std::str::from_utf8(&output.stdout).expect("stdout is UTF-8")
-}
-
-fn stderr(output: &Output) -> &str {
-    std::str::from_utf8(&output.stderr).expect("stderr is UTF-8")
-}
+use std::path::Path;
+use std::process::{Command, Stdio};
+use support::{fails, pyrex, scratch, shapes, stderr, stdout};
 
 /// Runs what must work, and returns what it prints.
 fn succeeds(arguments: &[&str]) -> String {
@@ -35,16 +15,6 @@ fn succeeds(arguments: &[&str]) -> String {
     assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
     assert_eq!(stderr(&output), "", "{arguments:?}");
     stdout(&output).to_owned()
-}
-
-/// Runs what must fail with one line on stderr.
-fn fails(arguments: &[&str], code: i32, needle: &str) {
-    let output = pyrex(arguments);
-    let message = stderr(&output);
-    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {message}");
-    assert_eq!(stdout(&output), "", "{arguments:?}");
-    assert!(message.starts_with("error: ") && message.contains(needle), "{arguments:?}: {message}");
-    assert_eq!(message.lines().count(), 1, "{arguments:?}: {message}");
 }
 
 #[test]

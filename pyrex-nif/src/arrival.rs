@@ -10,7 +10,7 @@ use crate::mailbox::Mailbox;
 use futures_core::Stream;
 use futures_core::future::BoxFuture;
 use pyrex_core::{Engine, Error, Event, Request, RequestControl, Result};
-use pyrex_server::{Accepted, Arrival, Host, Permit, Rejected, Throttled};
+use pyrex_server::{Accepted, Arrival, Host, Permit, Rejected};
 use rustler::{Atom, LocalPid, NifResult, OwnedEnv, Resource, ResourceArc, Term};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -53,7 +53,7 @@ impl OtpHost {
 
     async fn announce(&self, arrival: Arrival) -> Result<Accepted, Rejected> {
         let Arrival { request, tenant, id, endpoint } = arrival;
-        let permit = tenant.admit().map_err(throttled)?;
+        let permit = tenant.admit()?;
         let (answer, told) = oneshot::channel();
         let waiting = Mutex::new(Some(Waiting { answer, permit }));
         let arrival = ResourceArc::new(ArrivalResource { request: Mutex::new(request), waiting });
@@ -67,10 +67,6 @@ impl OtpHost {
     fn lock(&self) -> MutexGuard<'_, Option<ResourceArc<EngineResource>>> {
         self.engine.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn throttled(Throttled { retry_after, what }: Throttled) -> Rejected {
-    Rejected { error: Error::overloaded(what), retry_after: Some(retry_after) }
 }
 
 impl Host for OtpHost {

@@ -81,6 +81,12 @@ impl<S: Stream<Item = Event> + Unpin, G: Unpin> Stream for Held<S, G> {
     }
 }
 
+impl From<Throttled> for Rejected {
+    fn from(Throttled { retry_after, what }: Throttled) -> Self {
+        Self { error: Error::overloaded(what), retry_after: Some(retry_after) }
+    }
+}
+
 impl From<Error> for Rejected {
     fn from(error: Error) -> Self {
         Self { error, retry_after: None }
@@ -101,7 +107,7 @@ impl EngineHost {
 
     async fn take(&self, arrival: Arrival) -> Result<Accepted, Rejected> {
         let Arrival { request, tenant, .. } = arrival;
-        let permit = tenant.admit().map_err(throttled)?;
+        let permit = tenant.admit()?;
         let handle = match request.constraint {
             None => self.engine.submit(request),
             // A grammar is compiled by whoever submits.
@@ -135,10 +141,6 @@ impl EngineHost {
         let seconds = stats.num_waiting as f64 * tokens_each / stats.tokens_per_second.max(1e-3);
         Duration::from_secs(seconds.clamp(1.0, 60.0).ceil() as u64)
     }
-}
-
-fn throttled(Throttled { retry_after, what }: Throttled) -> Rejected {
-    Rejected { error: Error::overloaded(what), retry_after: Some(retry_after) }
 }
 
 impl Host for EngineHost {

@@ -18,8 +18,8 @@ use pyrex_core::models::scripted::Script;
 use pyrex_core::{Engine, EngineOptions, KvCacheSize, Prompt, Request, SamplingParams};
 use pyrex_server::{Config, Server, Shutdown};
 use pyrex_tests::http::{post as post_to, site};
-use pyrex_tests::model_dir;
 use pyrex_tests::scripted::open_with;
+use pyrex_tests::{model_dir, resident_bytes};
 use serde_json::json;
 use std::hint::black_box;
 use std::net::SocketAddr;
@@ -265,11 +265,8 @@ async fn memory() {
     println!("an idle server beside its engine, MiB {:9.1}", resident_mib() - before);
 }
 
-/// The memory of this process that lies in RAM.
 fn resident_mib() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
-    line.trim().trim_end_matches(" kB").parse::<f64>().expect("a number") / 1024.0
+    resident_bytes() as f64 / f64::from(1 << 20)
 }
 
 fn median(mut figures: Vec<f64>) -> f64 {

@@ -29,6 +29,18 @@ pub fn golden_dir() -> PathBuf {
     repository().join("tests/golden")
 }
 
+/// The file of the bundled model's first example.
+pub fn red_circle() -> Vec<u8> {
+    std::fs::read(model_dir("shapes").join("examples/red_circle.png")).expect("the bundled example")
+}
+
+/// How much of this process's memory lies in RAM.
+pub fn resident_bytes() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux tells");
+    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok());
+    pages.expect("the second number") * 4096
+}
+
 /// The checkpoints that have goldens.
 pub const CHECKPOINTS: [&str; 4] = ["shapes", "e2b-like", "e4b-like", "text-only"];
 

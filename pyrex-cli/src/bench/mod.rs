@@ -11,7 +11,6 @@ mod together;
 use crate::fail::Failure;
 use crate::options::{ModelArguments, RunArguments, ThreadArguments, Weights, at_least_one};
 use crate::picture::{Picture, parse_size};
-use crate::progress;
 use clap::Args;
 use pyrex_core::{Engine, EngineOptions, SamplingParams};
 use serde_json::{Map, Value, json};
@@ -79,15 +78,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 fn open(arguments: &Arguments, setup: Setup) -> Result<Engine, Failure> {
     let Setup { max_model_len, max_sequences, prefix_cache } = setup;
     Ok(Engine::open(EngineOptions {
-        device: arguments.run.device,
-        dtype: arguments.run.dtype,
-        num_threads: arguments.threads.num_threads,
         load_format: arguments.load_format.format(),
         max_model_len,
         max_sequences: max_sequences.unwrap_or(EngineOptions::DEFAULT_MAX_SEQUENCES),
         prefix_cache,
-        progress: progress::on_terminal(),
-        ..EngineOptions::new(arguments.model.source()?)
+        ..arguments.run.engine(arguments.model.source()?, &arguments.threads)
     })?)
 }
 

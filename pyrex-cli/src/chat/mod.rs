@@ -11,13 +11,12 @@ mod turn;
 
 use crate::fail::Failure;
 use crate::options::{ModelArguments, RunArguments, ThreadArguments, read_image};
-use crate::progress;
 use crate::sampling::SamplingArguments;
 use clap::Args;
 use command::Command;
 use interrupt::Interrupt;
 use lines::{Line, Lines};
-use pyrex_core::{Engine, EngineOptions, Message, Part, Session};
+use pyrex_core::{Engine, Message, Part, Session};
 use std::fs;
 use std::io::{Write, stderr};
 use std::path::{Path, PathBuf};
@@ -50,13 +49,7 @@ pub(crate) struct Arguments {
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let sampling = arguments.sampling.params()?;
-    let engine = Engine::open(EngineOptions {
-        device: arguments.run.device,
-        dtype: arguments.run.dtype,
-        num_threads: arguments.threads.num_threads,
-        progress: progress::on_terminal(),
-        ..EngineOptions::new(arguments.model.source()?)
-    })?;
+    let engine = Engine::open(arguments.run.engine(arguments.model.source()?, &arguments.threads))?;
     let mut lines = Lines::open(arguments.history.as_deref(), arguments.no_history)?;
     let mut session = engine.session();
     session.sampling = sampling;
