@@ -1,0 +1,15 @@
+//! CUDA kernels, and the launchers that check what they are called with.
+//!
+//! Each kernel is a pair of files: `x.cu` beside `x.rs`, and `x.ptx`, which `make kernels` writes. A launcher takes [`Buffer`]s
+//! and sizes, holds them to what the kernel was written for, and puts a [`Launch`] on a [`Queue`]: a stream of a device, or the
+//! emulator that the tests run the same PTX on. Nothing here knows tensors, weights or models.
+
+mod buffer;
+mod error;
+mod launch;
+
+pub mod gelu;
+
+pub use buffer::{Buffer, Element};
+pub use error::{Error, Result};
+pub use launch::{Argument, Launch, Module, Queue};

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Compiles pyrex-kernels/src/*.cu to the PTX beside them; needs what `make setup-cuda` installs. With names, only those.
+#
+# What is written depends on the sources and the compiler's version alone: no path, no date. The first line holds the digest of
+# the sources, by which a test without a compiler sees that a file is older than they are.
+set -euo pipefail
+cd "$(dirname "$0")/../pyrex-kernels/src"
+nvcc="${NVCC:-${CUDA_HOME:+$CUDA_HOME/bin/}nvcc}"
+for name in "${@:-*.cu}"; do
+    for source in ${name%.cu}.cu; do
+        digest="$(cat "$source" $(ls *.cuh | LC_ALL=C sort) | sha256sum | cut -c1-64)"
+        target="${source%.cu}.ptx"
+        "$nvcc" -ptx -arch=compute_80 -O3 -std=c++17 -Werror all-warnings "$source" -o "$target.new"
+        { echo "// $source and its headers: $digest"; grep -v '^// Compiler Build ID\|^// Cuda compilation tools' "$target.new"; } > "$target"
+        rm "$target.new"
+        echo "$target"
+    done
+done
