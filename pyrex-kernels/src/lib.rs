@@ -8,6 +8,8 @@ mod buffer;
 mod error;
 mod launch;
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod gelu;
 
 pub use buffer::{Buffer, Element};
