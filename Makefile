@@ -1,12 +1,16 @@
 # Where `make install` puts libpyrex; DESTDIR goes before it, for who makes a package.
 PREFIX ?= /usr/local
 
-.PHONY: setup demo install test test-c test-vocab test-html test-elixir-slow test-newer dialyzer header bench golden story lint soak fuzz
+.PHONY: setup setup-cuda demo install test test-c test-vocab test-html test-elixir-slow test-newer kernels dialyzer header bench golden story lint soak fuzz
 
 # Everything the build needs comes with Rust; this fetches the crates, and Elixir for the tests of its package.
 setup:
 	cargo fetch
 	scripts/setup-elixir.sh
+
+# The compiler for `--features cuda`, of Python packages, into .cache/cuda.
+setup-cuda:
+	scripts/cuda-toolkit.sh
 
 demo:
 	cargo run --release -- generate --image models/shapes/examples/red_circle.png --prompt "Describe this image."
@@ -19,6 +23,10 @@ lint:
 	cargo fmt --all --check
 	cargo clippy --release --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps --package pyrex-core --package pyrex-openai --package pyrex-server
+
+# The PTX beside the kernels' sources; a test fails while it is older than they are.
+kernels: setup-cuda
+	scripts/kernels.sh
 
 # libpyrex for C and C++. The folder may be moved afterwards.
 install:

@@ -5,6 +5,7 @@
 # the sources, by which a test without a compiler sees that a file is older than they are.
 set -euo pipefail
 cd "$(dirname "$0")/../pyrex-kernels/src"
+[ -n "${NVCC:-}${CUDA_HOME:-}" ] || . ../../.cache/cuda/env
 nvcc="${NVCC:-${CUDA_HOME:+$CUDA_HOME/bin/}nvcc}"
 for name in "${@:-*.cu}"; do
     for source in ${name%.cu}.cu; do
