@@ -6,10 +6,18 @@
 set -euo pipefail
 cd "$(dirname "$0")/../pyrex-kernels/src"
 [ -n "${NVCC:-}${CUDA_HOME:-}" ] || . ../../.cache/cuda/env
+
+# A file and the headers that it includes, and that they do.
+with_headers() {
+    echo "$1"
+    local header
+    for header in $(sed -n 's/^#include "\(.*\)"$/\1/p' "$1"); do with_headers "$header"; done
+}
+
 nvcc="${NVCC:-${CUDA_HOME:+$CUDA_HOME/bin/}nvcc}"
 for name in "${@:-*.cu}"; do
     for source in ${name%.cu}.cu; do
-        digest="$(cat "$source" $(ls *.cuh | LC_ALL=C sort) | sha256sum | cut -c1-64)"
+        digest="$(cat $(with_headers "$source" | LC_ALL=C sort -u) | sha256sum | cut -c1-64)"
         target="${source%.cu}.ptx"
         "$nvcc" -ptx -arch=compute_80 -O3 -std=c++17 -Werror all-warnings "$source" -o "$target.new"
         { echo "// $source and its headers: $digest"; grep -v '^// Compiler Build ID\|^// Cuda compilation tools' "$target.new"; } > "$target"

@@ -1,8 +1,9 @@
 //! What is committed beside every kernel's source: its launcher, and PTX that is of this very source.
 
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The files in `src/` with this extension, by name.
 fn sources(extension: &str) -> Vec<PathBuf> {
@@ -14,10 +15,22 @@ fn sources(extension: &str) -> Vec<PathBuf> {
     found
 }
 
+/// Adds to `found` a file and the headers that it includes, and that they do.
+fn add_with_headers(file: &Path, found: &mut BTreeSet<PathBuf>) {
+    let text = fs::read_to_string(file).expect("a source");
+    let included = text.lines().filter_map(|line| line.strip_prefix("#include \"")?.strip_suffix('"'));
+    for header in included {
+        add_with_headers(&file.with_file_name(header), found);
+    }
+    found.insert(file.to_owned());
+}
+
 /// The first line of the PTX that scripts/kernels.sh makes of `source` now.
-fn first_line(source: &PathBuf) -> String {
+fn first_line(source: &Path) -> String {
+    let mut files = BTreeSet::new();
+    add_with_headers(source, &mut files);
     let mut digest = Sha256::new();
-    for file in std::iter::once(source).chain(&sources("cuh")) {
+    for file in files {
         digest.update(fs::read(file).expect("a source"));
     }
     let name = source.file_name().expect("a file").to_string_lossy();
