@@ -1,0 +1,193 @@
+//! `ldmatrix`, `mma` and `wmma`: what all lanes of a warp do with matrices.
+
+use super::Env;
+use super::memory::{aligned, number};
+use crate::fault::Trouble;
+use crate::fragment::Role;
+use crate::kernel::{Access, AddressSpace, Aligned, Fragment, Multiply, Slot};
+use crate::lanes::{Lanes, Mask};
+use crate::report::{bank_conflicts, sectors};
+use crate::shared::Write;
+use crate::warp::Warp;
+
+impl Warp {
+    /// All lanes do `what`.
+    pub(crate) fn aligned(&mut self, what: &Aligned, env: &mut Env<'_>) -> Result<(), Trouble> {
+        match what {
+            Aligned::LoadMatrix { d, address, transposed } => self.load_matrix(d, address, *transposed, env),
+            Aligned::Multiply(multiply) => {
+                self.multiply(multiply);
+                Ok(())
+            }
+            Aligned::LoadFragment(fragment) => self.load_fragment(fragment, env),
+            Aligned::StoreFragment(fragment) => self.store_fragment(fragment, env),
+        }
+    }
+
+    /// Lane `8 · i + r` has the address of row `r` of matrix `i`; lane `l` gets the elements `2 (l % 4)` and the next of row
+    /// `l / 4`, or of the column if it is transposed.
+    fn load_matrix(
+        &mut self,
+        d: &[Slot],
+        address: &Access,
+        transposed: bool,
+        env: &mut Env<'_>,
+    ) -> Result<(), Trouble> {
+        let (addresses, _) = self.addresses(address, !0);
+        let spaces =
+            self.addresses(address, (1u64.wrapping_shl(8 * d.len() as u32).wrapping_sub(1)) as Mask).1;
+        if spaces.iter().any(|(space, lanes)| *space != AddressSpace::Shared && *lanes != 0) {
+            return Err(Trouble::warp("the rows of a matrix are not in shared memory"));
+        }
+        for (matrix, slot) in d.iter().enumerate() {
+            let lanes: Mask = 0xff << (8 * matrix);
+            env.report.bank_conflicts += bank_conflicts(&addresses, 16, lanes);
+            let mut elements = [[0u16; 8]; 8];
+            for (row, elements) in elements.iter_mut().enumerate() {
+                let lane = 8 * matrix + row;
+                let from = aligned(addresses[lane], 16, lane)?;
+                let bytes = env.shared.read(from, 16, (self.number, lane), true);
+                let bytes = bytes.map_err(|what| Trouble::lane(lane, what))?;
+                for (element, two) in elements.iter_mut().zip(bytes.chunks_exact(2)) {
+                    *element = u16::from_le_bytes([two[0], two[1]]);
+                }
+            }
+            self.registers[*slot as usize] = std::array::from_fn(|lane| {
+                let (row, col) = (lane / 4, lane % 4 * 2);
+                let [low, high] = match transposed {
+                    false => [elements[row][col], elements[row][col + 1]],
+                    true => [elements[col][row], elements[col + 1][row]],
+                };
+                u64::from(low) | u64::from(high) << 16
+            });
+        }
+        Ok(())
+    }
+
+    fn multiply(&mut self, op: &Multiply) {
+        let [m, n, k] = op.shape.sizes;
+        let a = self.gather(op, Role::A, &op.a);
+        let b = self.gather(op, Role::B, &op.b);
+        let mut c = self.gather(op, Role::C, &op.c);
+        // Products are exact in f64, and their sum is rounded once at the end.
+        for row in 0..m {
+            let sums = &mut c[row * n..(row + 1) * n];
+            for at in 0..k {
+                let factor = a[row * k + at];
+                for (sum, b) in sums.iter_mut().zip(&b[at * n..(at + 1) * n]) {
+                    *sum += factor * b;
+                }
+            }
+        }
+        let layout = op.shape.layout(Role::D);
+        if op.shape.clamps {
+            c.iter_mut().for_each(|sum| *sum = sum.clamp(f64::from(i32::MIN), f64::from(i32::MAX)));
+        }
+        let (per_register, bits) = (layout.per_register(), layout.element.bits() as usize);
+        for (register, slot) in op.d.iter().enumerate() {
+            self.registers[*slot as usize] = std::array::from_fn(|lane| {
+                (0..per_register).fold(0, |all, part| {
+                    let (row, col) = layout.place(lane, register * per_register + part);
+                    all | layout.bits(c[row * n + col]) << (part * bits)
+                })
+            });
+        }
+    }
+
+    /// A matrix by rows, from its fragment.
+    fn gather(&self, op: &Multiply, role: Role, registers: &[Slot]) -> Vec<f64> {
+        let layout = op.shape.layout(role);
+        let registers: Vec<&Lanes> = registers.iter().map(|slot| &self.registers[*slot as usize]).collect();
+        let mut matrix = vec![0.0; layout.rows * layout.cols];
+        for lane in 0..32 {
+            for index in 0..layout.per_lane() {
+                let (row, col) = layout.place(lane, index);
+                matrix[row * layout.cols + col] = layout.get(&registers, lane, index);
+            }
+        }
+        matrix
+    }
+
+    /// Where element `index` of each lane lies.
+    fn element_addresses(&self, fragment: &Fragment, index: usize) -> ([u64; 32], AddressSpace) {
+        let (base, spaces) = self.addresses(&fragment.address, !0);
+        let space =
+            spaces.iter().find(|(_, lanes)| *lanes != 0).map_or(AddressSpace::Global, |(space, _)| *space);
+        let addresses = std::array::from_fn(|lane| {
+            let (row, col) = fragment.layout.place(lane, index);
+            let stride = self.registers[fragment.stride as usize][lane];
+            let (line, within) = if fragment.by_columns { (col, row) } else { (row, col) };
+            base[lane] + (line as u64 * stride + within as u64) * u64::from(fragment.address.bytes)
+        });
+        (addresses, space)
+    }
+
+    fn load_fragment(&mut self, fragment: &Fragment, env: &mut Env<'_>) -> Result<(), Trouble> {
+        let (layout, len) = (&fragment.layout, fragment.address.bytes as usize);
+        let per_register = layout.per_register();
+        for index in 0..layout.per_lane() {
+            let (addresses, space) = self.element_addresses(fragment, index);
+            note_element(env, space, &addresses, len, false);
+            let slot = fragment.registers[index / per_register] as usize;
+            let shift = index % per_register * layout.element.bits() as usize;
+            for (lane, address) in addresses.into_iter().enumerate() {
+                let address = aligned(address, len, lane)?;
+                let mut bytes = [0; 8];
+                let purpose = env.purpose(false);
+                match space {
+                    AddressSpace::Shared => env
+                        .shared
+                        .read(address, len, (self.number, lane), true)
+                        .map(|found| bytes[..len].copy_from_slice(found)),
+                    _ => env.memory.read(address, &mut bytes[..len], purpose),
+                }
+                .map_err(|what| Trouble::lane(lane, what))?;
+                let before = if shift == 0 { 0 } else { self.registers[slot][lane] };
+                self.registers[slot][lane] = before | number(&bytes[..len]) << shift;
+            }
+        }
+        Ok(())
+    }
+
+    fn store_fragment(&mut self, fragment: &Fragment, env: &mut Env<'_>) -> Result<(), Trouble> {
+        let (layout, len) = (&fragment.layout, fragment.address.bytes as usize);
+        let per_register = layout.per_register();
+        for index in 0..layout.per_lane() {
+            let (addresses, space) = self.element_addresses(fragment, index);
+            note_element(env, space, &addresses, len, true);
+            let slot = fragment.registers[index / per_register] as usize;
+            let shift = index % per_register * layout.element.bits() as usize;
+            for (lane, address) in addresses.into_iter().enumerate() {
+                let address = aligned(address, len, lane)?;
+                let bytes = (self.registers[slot][lane] >> shift).to_le_bytes();
+                let purpose = env.purpose(false);
+                match space {
+                    AddressSpace::Shared => {
+                        env.shared.write(address, &bytes[..len], (self.number, lane), Write::Plain)
+                    }
+                    _ => env.memory.write(address, &bytes[..len], purpose),
+                }
+                .map_err(|what| Trouble::lane(lane, what))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Counts what is moved; how a device groups the elements of a fragment is not known.
+fn note_element(env: &mut Env<'_>, space: AddressSpace, addresses: &[u64; 32], len: usize, writes: bool) {
+    if space == AddressSpace::Shared {
+        return;
+    }
+    let (sectors, bytes) = (sectors(addresses, len as u64, !0), 32 * len as u64);
+    match writes {
+        false => {
+            env.report.sectors_read += sectors;
+            env.report.bytes_read += bytes;
+        }
+        true => {
+            env.report.sectors_written += sectors;
+            env.report.bytes_written += bytes;
+        }
+    }
+}

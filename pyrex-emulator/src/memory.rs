@@ -1,0 +1,406 @@
+//! [`Memory`]: what is allocated on the device, which bytes of it were written, and by which block in the current launch.
+
+use crate::host::HostMemory;
+use crate::order::{BlockOrder, Stamp};
+use std::collections::{BTreeMap, HashMap};
+
+/// Addresses of allocations begin here: no host pointer and no window of another space is near.
+const FIRST: u64 = 0x0300_0000_0000;
+/// Allocations begin at multiples of this, as the driver's do.
+const ALIGNMENT: u64 = 256;
+/// What lies between two allocations at least.
+const GAP: u64 = 4096;
+/// How many granules of a page have stamps together.
+const PAGE: usize = 1024;
+
+/// What is allocated on the device.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    /// By address.
+    allocations: Vec<Allocation>,
+    next: u64,
+    freed: BTreeMap<u64, u64>,
+    allocated_bytes: usize,
+    last: usize,
+    /// Allocations that have stamps of the current launch.
+    stamped: Vec<usize>,
+    order: BlockOrder,
+    granule: u64,
+    /// Variables of modules: where each lies.
+    pub(crate) variables: HashMap<u64, Vec<u64>>,
+}
+
+#[derive(Debug)]
+struct Allocation {
+    base: u64,
+    len: usize,
+    storage: Storage,
+    /// A bit for each byte that was written; none if all count as written.
+    written: Option<Vec<u64>>,
+    constant: bool,
+    stamps: Vec<Option<Box<[Stamp; PAGE]>>>,
+}
+
+#[derive(Debug)]
+enum Storage {
+    Own(Vec<u8>),
+    Host(HostMemory),
+}
+
+/// What an access is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// By the host: nothing to be in order with.
+    Host,
+    /// By a block; strong ones may come at the same time.
+    Block { block: u32, strong: bool },
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            allocations: Vec::new(),
+            next: FIRST,
+            freed: BTreeMap::new(),
+            allocated_bytes: 0,
+            last: 0,
+            stamped: Vec::new(),
+            order: BlockOrder::default(),
+            granule: 1,
+            variables: HashMap::new(),
+        }
+    }
+}
+
+impl Memory {
+    /// Memory that nobody has written.
+    pub(crate) fn allocate(&mut self, len: usize) -> u64 {
+        let base = self.next;
+        self.next = (base + len as u64 + GAP).next_multiple_of(ALIGNMENT);
+        let written = Some(vec![0; len.div_ceil(64)]);
+        let storage = Storage::Own(vec![0; len]);
+        let allocation = Allocation { base, len, storage, written, constant: false, stamps: Vec::new() };
+        self.insert(allocation);
+        base
+    }
+
+    /// Memory of the host, reachable at the address it has there.
+    pub(crate) fn map(&mut self, memory: HostMemory) -> Result<u64, String> {
+        let (base, len) = (memory.address(), memory.len());
+        let end = base + len as u64;
+        if let Some(other) =
+            self.allocations.iter().find(|one| one.base < end && base < one.base + one.len as u64)
+        {
+            return Err(format!("{base:#x} is within {}", other.name()));
+        }
+        self.insert(Allocation {
+            base,
+            len,
+            storage: Storage::Host(memory),
+            written: None,
+            constant: false,
+            stamps: Vec::new(),
+        });
+        Ok(base)
+    }
+
+    fn insert(&mut self, allocation: Allocation) {
+        self.allocated_bytes += allocation.len;
+        let at = self.allocations.partition_point(|one| one.base < allocation.base);
+        self.allocations.insert(at, allocation);
+        self.last = 0;
+    }
+
+    /// Gives the allocation at `base` back.
+    pub(crate) fn free(&mut self, base: u64) -> Result<(), String> {
+        match self.allocations.binary_search_by_key(&base, |one| one.base) {
+            Ok(at) => {
+                let allocation = self.allocations.remove(at);
+                self.allocated_bytes -= allocation.len;
+                self.freed.insert(base, allocation.len as u64);
+                self.last = 0;
+                Ok(())
+            }
+            Err(_) => Err(format!("no allocation begins at {base:#x}; {}", self.nearest(base))),
+        }
+    }
+
+    /// How many bytes are allocated.
+    pub(crate) fn allocated_bytes(&self) -> usize {
+        self.allocated_bytes
+    }
+
+    /// Where the allocation that holds `address` begins, and how long it is.
+    pub(crate) fn range(&mut self, address: u64) -> Option<(u64, usize)> {
+        let at = self.find(address, 1)?;
+        Some((self.allocations[at].base, self.allocations[at].len))
+    }
+
+    /// Makes the allocation at `base` one that kernels only read.
+    pub(crate) fn make_constant(&mut self, base: u64) {
+        if let Some(at) = self.find(base, 0) {
+            self.allocations[at].constant = true;
+        }
+    }
+
+    fn find(&mut self, address: u64, len: usize) -> Option<usize> {
+        let holds =
+            |one: &Allocation| address >= one.base && address - one.base + len as u64 <= one.len as u64;
+        if self.allocations.get(self.last).is_some_and(holds) {
+            return Some(self.last);
+        }
+        let at = self.allocations.partition_point(|one| one.base <= address).checked_sub(1)?;
+        if !holds(&self.allocations[at]) {
+            return None;
+        }
+        self.last = at;
+        Some(at)
+    }
+
+    fn locate(&mut self, address: u64, len: usize) -> Result<(usize, usize), String> {
+        match self.find(address, len) {
+            Some(at) => Ok((at, (address - self.allocations[at].base) as usize)),
+            None => Err(format!("{len} bytes at {address:#x} are not allocated; {}", self.nearest(address))),
+        }
+    }
+
+    /// What lies nearest to `address`, for a message.
+    fn nearest(&self, address: u64) -> String {
+        let freed = self.freed.range(..=address).next_back();
+        if let Some((base, len)) = freed.filter(|(base, len)| address < *base + **len) {
+            return format!("they lie in {len} bytes at {base:#x}, which were freed");
+        }
+        let at = self.allocations.partition_point(|one| one.base <= address);
+        let before = at.checked_sub(1).map(|at| &self.allocations[at]);
+        let after = self.allocations.get(at);
+        let behind = |one: &Allocation| address.saturating_sub(one.base + one.len as u64);
+        match (before, after) {
+            (None, None) => "nothing is".to_owned(),
+            (Some(one), next) if next.is_none_or(|next| behind(one) <= next.base - address) => {
+                format!("the nearest is {}, which begins {} bytes before", one.name(), address - one.base)
+            }
+            (_, Some(next)) => {
+                format!("the nearest is {}, which begins {} bytes behind", next.name(), next.base - address)
+            }
+            (Some(one), None) => format!("the nearest is {}", one.name()),
+        }
+    }
+
+    /// Reads bytes that must have been written.
+    pub(crate) fn read(&mut self, address: u64, bytes: &mut [u8], purpose: Purpose) -> Result<(), String> {
+        let (at, offset) = self.locate(address, bytes.len())?;
+        let allocation = &self.allocations[at];
+        if let Some(written) = &allocation.written
+            && let Some(first) = first_unwritten(written, offset, bytes.len())
+        {
+            return Err(format!(
+                "nobody wrote byte {first} of {}, of which bytes {offset}..{} are read",
+                allocation.name(),
+                offset + bytes.len()
+            ));
+        }
+        if let Purpose::Block { block, strong: false } = purpose
+            && !allocation.stamps.is_empty()
+        {
+            self.check_read(at, offset, bytes.len(), block)?;
+        }
+        self.allocations[at].storage.get(offset, bytes);
+        Ok(())
+    }
+
+    /// Writes bytes.
+    pub(crate) fn write(&mut self, address: u64, bytes: &[u8], purpose: Purpose) -> Result<(), String> {
+        let (at, offset) = self.locate(address, bytes.len())?;
+        if let Purpose::Block { block, strong } = purpose {
+            if self.allocations[at].constant {
+                return Err(format!("{} is constant", self.allocations[at].name()));
+            }
+            self.stamp(at, offset, bytes.len(), (block, strong))?;
+        }
+        let allocation = &mut self.allocations[at];
+        if let Some(written) = &mut allocation.written {
+            set_written(written, offset, bytes.len());
+        }
+        allocation.storage.put(offset, bytes);
+        Ok(())
+    }
+
+    /// Copies `len` bytes with what is known of them.
+    pub(crate) fn copy(&mut self, from: u64, to: u64, len: usize) -> Result<(), String> {
+        let (from, from_offset) = self.locate(from, len)?;
+        let (to, to_offset) = self.locate(to, len)?;
+        let mut bytes = vec![0; len];
+        self.allocations[from].storage.get(from_offset, &mut bytes);
+        let known = self.allocations[from].written.clone();
+        let target = &mut self.allocations[to];
+        target.storage.put(to_offset, &bytes);
+        if let Some(written) = &mut target.written {
+            for at in 0..len {
+                let is_written = known
+                    .as_ref()
+                    .is_none_or(|known| known[(from_offset + at) / 64] >> ((from_offset + at) % 64) & 1 == 1);
+                let bit = 1 << ((to_offset + at) % 64);
+                let word = &mut written[(to_offset + at) / 64];
+                *word = if is_written { *word | bit } else { *word & !bit };
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins a launch: what was written before it is in order with all it does.
+    pub(crate) fn begin_launch(&mut self, granule: u32) {
+        for at in self.stamped.drain(..) {
+            if let Some(allocation) = self.allocations.get_mut(at) {
+                allocation.stamps = Vec::new();
+            }
+        }
+        self.allocations.iter_mut().for_each(|one| one.stamps.clear());
+        self.order = BlockOrder::default();
+        self.granule = u64::from(granule);
+    }
+
+    /// A block made what it wrote visible to whoever hears of it.
+    pub(crate) fn fence(&mut self, block: u32) {
+        self.order.fence(block);
+    }
+
+    /// A block met others at `address`, by an atomic or another strong access.
+    pub(crate) fn meet(&mut self, block: u32, address: u64) {
+        self.order.meet(block, address);
+    }
+
+    fn check_read(&self, at: usize, offset: usize, len: usize, block: u32) -> Result<(), String> {
+        let allocation = &self.allocations[at];
+        for granule in granules(offset, len, self.granule) {
+            let Some(Some(page)) = allocation.stamps.get(granule / PAGE) else { continue };
+            let stamp = page[granule % PAGE];
+            if !self.order.knows(block, stamp) {
+                return Err(format!(
+                    "block {} wrote byte {} of {} in this launch, and no fence and atomic make it known to block {block}",
+                    stamp.block(),
+                    granule * self.granule as usize,
+                    allocation.name(),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn stamp(&mut self, at: usize, offset: usize, len: usize, by: (u32, bool)) -> Result<(), String> {
+        let (block, strong) = by;
+        let granule = self.granule;
+        let allocation = &mut self.allocations[at];
+        if allocation.stamps.is_empty() {
+            let num_pages = allocation.len.div_ceil(granule as usize).div_ceil(PAGE);
+            allocation.stamps.resize_with(num_pages.max(1), || None);
+            self.stamped.push(at);
+        }
+        let new = self.order.stamp(block, strong);
+        for at in granules(offset, len, granule) {
+            let page = allocation.stamps[at / PAGE].get_or_insert_with(|| Box::new([Stamp::default(); PAGE]));
+            let old = &mut page[at % PAGE];
+            let both_strong = strong && old.is_strong();
+            if !both_strong && !self.order.knows(block, *old) {
+                return Err(format!(
+                    "blocks {} and {block} both write byte {} of {}, and nothing says which comes last",
+                    old.block(),
+                    at * granule as usize,
+                    allocation.name(),
+                ));
+            }
+            *old = new;
+        }
+        Ok(())
+    }
+}
+
+fn granules(offset: usize, len: usize, granule: u64) -> std::ops::Range<usize> {
+    let granule = granule as usize;
+    offset / granule..(offset + len).div_ceil(granule)
+}
+
+impl Allocation {
+    fn name(&self) -> String {
+        let kind = match (&self.storage, self.constant) {
+            (Storage::Host(_), _) => " of the host",
+            (_, true) => " of constants",
+            _ => "",
+        };
+        format!("the {} bytes{kind} at {:#x}", self.len, self.base)
+    }
+}
+
+impl Storage {
+    fn get(&self, offset: usize, bytes: &mut [u8]) {
+        match self {
+            Self::Own(data) => bytes.copy_from_slice(&data[offset..offset + bytes.len()]),
+            Self::Host(memory) => memory.get(offset, bytes),
+        }
+    }
+
+    fn put(&mut self, offset: usize, bytes: &[u8]) {
+        match self {
+            Self::Own(data) => data[offset..offset + bytes.len()].copy_from_slice(bytes),
+            Self::Host(memory) => memory.put(offset, bytes),
+        }
+    }
+}
+
+/// Bits `offset..offset + len` word by word: the word's number and the bits within it.
+fn bits(offset: usize, len: usize) -> impl Iterator<Item = (usize, u64)> {
+    let end = offset + len;
+    (offset / 64..end.div_ceil(64)).map(move |word| {
+        let first = offset.saturating_sub(word * 64).min(63);
+        let last = (end - word * 64).min(64);
+        (word, (!0 << first) & (!0 >> (64 - last)))
+    })
+}
+
+fn first_unwritten(written: &[u64], offset: usize, len: usize) -> Option<usize> {
+    if len == 0 {
+        return None;
+    }
+    bits(offset, len).find_map(|(word, mask)| {
+        let missing = !written[word] & mask;
+        (missing != 0).then(|| word * 64 + missing.trailing_zeros() as usize)
+    })
+}
+
+fn set_written(written: &mut [u64], offset: usize, len: usize) {
+    if len > 0 {
+        bits(offset, len).for_each(|(word, mask)| written[word] |= mask);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_known_one_by_one() {
+        let mut written = vec![0; 3];
+        set_written(&mut written, 60, 70);
+        assert_eq!(first_unwritten(&written, 60, 70), None);
+        assert_eq!(first_unwritten(&written, 59, 2), Some(59));
+        assert_eq!(first_unwritten(&written, 100, 40), Some(130));
+        assert_eq!(first_unwritten(&written, 64, 64), None);
+    }
+
+    #[test]
+    fn what_is_nearest_is_named() {
+        let mut memory = Memory::default();
+        let first = memory.allocate(100);
+        let second = memory.allocate(10);
+        let mut byte = [0];
+        let mut at = |memory: &mut Memory, address| {
+            memory.read(address, &mut byte, Purpose::Host).expect_err("it must fail")
+        };
+        assert!(at(&mut memory, first).contains("nobody wrote byte 0 of the 100 bytes"));
+        assert!(at(&mut memory, first + 100).contains("begins 100 bytes before"));
+        assert!(at(&mut memory, second - 1).contains("begins 1 bytes behind"));
+        memory.free(first).expect("it is allocated");
+        assert!(at(&mut memory, first + 5).contains("were freed"));
+        assert_eq!(memory.allocated_bytes(), 10);
+        assert!(memory.free(first).is_err());
+    }
+}
