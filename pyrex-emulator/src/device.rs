@@ -5,7 +5,7 @@ use crate::exec::Env;
 use crate::fault::Fault;
 use crate::kernel::{Kernel, Slot, Source, Special};
 use crate::lanes::Lanes;
-use crate::memory::{Memory, Purpose};
+use crate::memory::{Memory, Purpose, Use};
 use crate::module::{Module, Space};
 use crate::report::Report;
 use crate::shared::{MOST, Shared};
@@ -63,6 +63,14 @@ impl Device {
         self.memory().allocate(bytes)
     }
 
+    /// Memory that nobody has written to, where some was that has been given back: graphs have theirs where it was before.
+    ///
+    /// # Errors
+    /// If `address` is none that `allocate` gave and `free` took.
+    pub fn allocate_again(&self, address: u64) -> Result<(), Fault> {
+        self.memory().allocate_again(address).map_err(Fault::new)
+    }
+
     /// Gives memory back.
     ///
     /// # Errors
@@ -112,6 +120,11 @@ impl Device {
     pub fn fill(&self, address: u64, bytes: usize, pattern: &[u8]) -> Result<(), Fault> {
         let filled: Vec<u8> = pattern.iter().copied().cycle().take(bytes).collect();
         self.write(address, &filled)
+    }
+
+    /// Where each allocation begins that the last launch used, and how it did.
+    pub fn used(&self) -> Vec<(u64, Use)> {
+        self.memory().used()
     }
 
     /// Where a variable of a module lies, and how many bytes it has; none if there is no such variable.

@@ -30,5 +30,6 @@ mod warp;
 
 pub use device::{Device, LaunchShape};
 pub use fault::Fault;
+pub use memory::Use;
 pub use module::{KernelInfo, Module};
 pub use report::Report;

@@ -39,12 +39,22 @@ struct Allocation {
     written: Option<Vec<u64>>,
     constant: bool,
     stamps: Vec<Option<Box<[Stamp; PAGE]>>>,
+    used: Option<Use>,
 }
 
 #[derive(Debug)]
 enum Storage {
     Own(Vec<u8>),
     Host(HostMemory),
+}
+
+/// How a launch used an allocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Use {
+    /// It was only read.
+    Read,
+    /// It was written, and perhaps read.
+    Written,
 }
 
 /// What an access is for.
@@ -77,11 +87,17 @@ impl Memory {
     pub(crate) fn allocate(&mut self, len: usize) -> u64 {
         let base = self.next;
         self.next = (base + len as u64 + GAP).next_multiple_of(ALIGNMENT);
-        let written = Some(vec![0; len.div_ceil(64)]);
-        let storage = Storage::Own(vec![0; len]);
-        let allocation = Allocation { base, len, storage, written, constant: false, stamps: Vec::new() };
-        self.insert(allocation);
+        self.insert(Allocation::new(base, len, Storage::Own(vec![0; len])));
         base
+    }
+
+    /// Memory that nobody has written, where some was that was freed.
+    pub(crate) fn allocate_again(&mut self, base: u64) -> Result<(), String> {
+        let Some(len) = self.freed.remove(&base) else {
+            return Err(format!("nothing that was freed began at {base:#x}; {}", self.nearest(base)));
+        };
+        self.insert(Allocation::new(base, len as usize, Storage::Own(vec![0; len as usize])));
+        Ok(())
     }
 
     /// Memory of the host, reachable at the address it has there.
@@ -93,14 +109,7 @@ impl Memory {
         {
             return Err(format!("{base:#x} is within {}", other.name()));
         }
-        self.insert(Allocation {
-            base,
-            len,
-            storage: Storage::Host(memory),
-            written: None,
-            constant: false,
-            stamps: Vec::new(),
-        });
+        self.insert(Allocation { written: None, ..Allocation::new(base, len, Storage::Host(memory)) });
         Ok(base)
     }
 
@@ -204,7 +213,11 @@ impl Memory {
         {
             self.check_read(at, offset, bytes.len(), block)?;
         }
-        self.allocations[at].storage.get(offset, bytes);
+        let allocation = &mut self.allocations[at];
+        if purpose != Purpose::Host {
+            allocation.used = allocation.used.max(Some(Use::Read));
+        }
+        allocation.storage.get(offset, bytes);
         Ok(())
     }
 
@@ -216,6 +229,7 @@ impl Memory {
                 return Err(format!("{} is constant", self.allocations[at].name()));
             }
             self.stamp(at, offset, bytes.len(), (block, strong))?;
+            self.allocations[at].used = Some(Use::Written);
         }
         let allocation = &mut self.allocations[at];
         if let Some(written) = &mut allocation.written {
@@ -254,9 +268,17 @@ impl Memory {
                 allocation.stamps = Vec::new();
             }
         }
-        self.allocations.iter_mut().for_each(|one| one.stamps.clear());
+        for allocation in &mut self.allocations {
+            allocation.stamps.clear();
+            allocation.used = None;
+        }
         self.order = BlockOrder::default();
         self.granule = u64::from(granule);
+    }
+
+    /// Where what the last launch used begins, and how it did.
+    pub(crate) fn used(&self) -> Vec<(u64, Use)> {
+        self.allocations.iter().filter_map(|one| Some((one.base, one.used?))).collect()
     }
 
     /// A block made what it wrote visible to whoever hears of it.
@@ -320,6 +342,11 @@ fn granules(offset: usize, len: usize, granule: u64) -> std::ops::Range<usize> {
 }
 
 impl Allocation {
+    fn new(base: u64, len: usize, storage: Storage) -> Self {
+        let written = Some(vec![0; len.div_ceil(64)]);
+        Self { base, len, storage, written, constant: false, stamps: Vec::new(), used: None }
+    }
+
     fn name(&self) -> String {
         let kind = match (&self.storage, self.constant) {
             (Storage::Host(_), _) => " of the host",
@@ -402,5 +429,36 @@ mod tests {
         assert!(at(&mut memory, first + 5).contains("were freed"));
         assert_eq!(memory.allocated_bytes(), 10);
         assert!(memory.free(first).is_err());
+    }
+
+    #[test]
+    fn what_was_freed_comes_back_as_nobody_wrote_it() {
+        let mut memory = Memory::default();
+        let base = memory.allocate(4);
+        assert!(memory.allocate_again(base).is_err(), "it is there");
+        memory.write(base, &[1; 4], Purpose::Host).expect("it is allocated");
+        memory.free(base).expect("it is allocated");
+        memory.allocate_again(base).expect("it was freed");
+        assert!(memory.allocate_again(base).is_err());
+        assert!(memory.read(base, &mut [0; 4], Purpose::Host).is_err());
+        assert_eq!(memory.allocated_bytes(), 4);
+    }
+
+    #[test]
+    fn what_a_launch_used_is_known() {
+        let mut memory = Memory::default();
+        let [read, written, both, _] = [4; 4].map(|len| memory.allocate(len));
+        for base in [read, both] {
+            memory.write(base, &[1; 4], Purpose::Host).expect("it is allocated");
+        }
+        let purpose = Purpose::Block { block: 0, strong: false };
+        memory.write(both, &[2], purpose).expect("it is allocated");
+        for base in [read, both] {
+            memory.read(base, &mut [0; 4], purpose).expect("it was written");
+        }
+        memory.write(written, &[2; 4], purpose).expect("it is allocated");
+        assert_eq!(memory.used(), [(read, Use::Read), (written, Use::Written), (both, Use::Written)]);
+        memory.begin_launch(1);
+        assert_eq!(memory.used(), []);
     }
 }
