@@ -6,11 +6,16 @@
 
 mod buffer;
 mod error;
+mod few_rows;
 mod launch;
+mod many_rows;
+mod split_f32;
 
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod gelu;
+pub mod gemm;
+pub mod products;
 
 pub use buffer::{Buffer, Element};
 pub use error::{Error, Result};

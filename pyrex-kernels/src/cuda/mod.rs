@@ -2,7 +2,11 @@
 //!
 //! Below it stands cudarc, which declares the driver's functions; whose stream it is, a tensor library's say, is not known here.
 
+mod blas;
+mod graph;
+mod memory;
 mod modules;
+mod plan;
 
 use crate::error::{Error, Result};
 use crate::launch::{Argument, Launch, Queue};
@@ -11,6 +15,10 @@ use cudarc::driver::{CudaStream, DriverError, result};
 use modules::Modules;
 use std::ffi::c_void;
 use std::sync::Arc;
+
+pub use blas::Blas;
+pub use graph::Graph;
+pub use memory::{Pinned, Upload, free_bytes, set_release_threshold};
 
 /// A stream of a device as a queue. Launches return at once; what they read and write must outlive them, as [`crate::Buffer::new`]
 /// says.

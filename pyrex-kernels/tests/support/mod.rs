@@ -4,6 +4,7 @@
 
 use half::{bf16, f16};
 use pyrex_emulator::{Device, LaunchShape, Report};
+use pyrex_kernels::products::Clip;
 use pyrex_kernels::{Argument, Buffer, Element, Error, Launch, Queue, Result};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -123,6 +124,27 @@ pub(crate) fn noise(element: Element, len: usize, seed: u64) -> Vec<f32> {
         ((state >> 40) as f32 / (1u64 << 24) as f32 - 0.5) * 4.0
     };
     (0..len).map(|_| round(element, next())).collect()
+}
+
+/// `values` as `element` holds them.
+pub(crate) fn rounded(element: Element, values: &[f64]) -> Vec<f64> {
+    values.iter().map(|value| f64::from(round(element, *value as f32))).collect()
+}
+
+/// `clamp(clamp(x) · Wᵀ)` in f64, of `[T, C]` and `[N, C]` with these three sizes.
+pub(crate) fn product(
+    x: &[f32],
+    weight: &[f32],
+    (rows, cols, out_cols): (usize, usize, usize),
+    clip: &Clip,
+) -> Vec<f64> {
+    let (input, output) = (clip.input, clip.output);
+    let sum = |row: usize, out_col: usize| -> f64 {
+        let pairs = x[row * cols..][..cols].iter().zip(&weight[out_col * cols..][..cols]);
+        pairs.map(|(x, weight)| f64::from(x.clamp(input.0, input.1)) * f64::from(*weight)).sum()
+    };
+    let outs = (0..rows).flat_map(|row| (0..out_cols).map(move |out_col| (row, out_col)));
+    outs.map(|(row, out_col)| sum(row, out_col).clamp(output.0.into(), output.1.into())).collect()
 }
 
 /// `‖got − wanted‖ / ‖wanted‖`; NaN if either has one.
