@@ -33,8 +33,3 @@ pub fn gelu_mul(queue: &dyn Queue, gate: Buffer<'_>, up: Buffer<'_>, out: Buffer
         arguments: vec![gate.into(), up.into(), out.into(), len.into()],
     })
 }
-/// TEMP
-pub fn clamp(queue: &dyn Queue, x: Buffer<'_>, low: f32, high: f32, out: Buffer<'_>) -> Result<()> {
-    let _ = (queue, x, low, high, out);
-    Ok(())
-}
