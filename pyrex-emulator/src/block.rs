@@ -6,6 +6,7 @@ use crate::kernel::{Kernel, Op, VerdictKind};
 use crate::lanes::{Lanes, Mask, lanes_of};
 use crate::shared::Shared;
 use crate::warp::{State, Warp, Wrong};
+use crate::within_block::Known;
 
 /// How many steps a warp runs before others have their turn.
 const TURN: u32 = 20_000;
@@ -28,7 +29,7 @@ struct Waiting {
     /// The step of those that came first.
     at: u32,
     /// What those who came know.
-    known: [u32; 32],
+    known: Known,
     num_yes: u32,
 }
 
@@ -81,7 +82,7 @@ impl Barriers {
                 barrier.arrived
             )));
         }
-        shared.arrive(arrival.warp, &mut barrier.known);
+        shared.clocks.arrive(arrival.warp, &mut barrier.known);
         Ok(())
     }
 
@@ -100,7 +101,7 @@ impl Barriers {
             for warp in warps.iter_mut() {
                 let lanes = warp.waiting(id);
                 if lanes != 0 {
-                    env.shared.leave(warp.number, &barrier.known);
+                    env.shared.clocks.leave(warp.number, &barrier.known);
                     tell(warp, lanes, barrier, env.kernel);
                     warp.leave_barrier(id);
                 }

@@ -155,8 +155,11 @@ impl<'a> Lexer<'a> {
     }
 }
 
-/// How long a word is; `::` within it belongs to it, as in `.shared::cta`.
+/// How long a word is; `::` within it belongs to it, as in `.shared::cta`. Of directives each is a word: `.reg.b16` is two.
 fn word_len(text: &str) -> usize {
+    if let Some(rest) = text.strip_prefix('.') {
+        return 1 + rest.find(|c| !is_word(c) || c == '.').unwrap_or(rest.len());
+    }
     let mut len = 0;
     loop {
         len += text[len..].find(|c| !is_word(c)).unwrap_or(text.len() - len);
@@ -201,6 +204,12 @@ mod tests {
         assert_eq!(lexer.line(), 3);
         assert_eq!(integer("0x1fU"), Some(31));
         assert_eq!(integer("017"), Some(15));
+    }
+
+    #[test]
+    fn directives_are_words_of_their_own() {
+        let mut lexer = Lexer::new(".reg.b16 h,r;", 0, 1);
+        assert_eq!((lexer.next(), lexer.next()), (Some(Token::Word(".reg")), Some(Token::Word(".b16"))));
     }
 
     #[test]

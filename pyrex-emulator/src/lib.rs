@@ -6,8 +6,9 @@
 //! A [`Module`] is text cut into functions; a kernel is decoded when it is first launched (`decode/`): registers become numbers,
 //! called functions stand where they are called. A [`Device`] runs a block after another (`block.rs`), a warp after another
 //! (`warp.rs`), and an instruction for all lanes of a warp at once (`exec/`; what it computes is in `ops/`). What is strict is in
-//! `memory.rs`, `order.rs` and `shared.rs`.
+//! `memory.rs` and `between_blocks.rs`, `shared.rs` and `within_block.rs`.
 
+mod between_blocks;
 mod block;
 mod decode;
 mod device;
@@ -21,12 +22,12 @@ mod lexer;
 mod memory;
 mod module;
 mod ops;
-mod order;
 mod report;
 mod shared;
 mod syntax;
 mod types;
 mod warp;
+mod within_block;
 
 pub use device::{Device, LaunchShape};
 pub use fault::Fault;

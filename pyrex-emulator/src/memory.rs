@@ -1,7 +1,7 @@
 //! [`Memory`]: what is allocated on the device, which bytes of it were written, and by which block in the current launch.
 
+use crate::between_blocks::{BlockOrder, Stamp};
 use crate::host::HostMemory;
-use crate::order::{BlockOrder, Stamp};
 use std::collections::{BTreeMap, HashMap};
 
 /// Addresses of allocations begin here: no host pointer and no window of another space is near.

@@ -15,7 +15,7 @@ impl Warp {
         env: &mut Env<'_>,
     ) -> Result<(), Trouble> {
         match what {
-            Together::Barrier => env.shared.sync_lanes(self.number, lanes, self.alive),
+            Together::Barrier => env.shared.clocks.lanes_meet(self.number, lanes, self.alive),
             Together::Shuffle { mode, d, in_range, a, b, c } => {
                 let [a, b, c] = [a, b, c].map(|slot| self.registers[*slot as usize]);
                 let (values, ranges) = shuffle(*mode, [&a, &b, &c], lanes)?;
