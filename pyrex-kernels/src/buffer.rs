@@ -79,6 +79,20 @@ impl<'a> Buffer<'a> {
         self.element
     }
 
+    /// `len` elements from `offset` on.
+    ///
+    /// # Errors
+    /// `Arguments` if there are not as many.
+    pub fn slice(&self, offset: usize, len: usize) -> Result<Self> {
+        if offset.checked_add(len).is_none_or(|end| end > self.len) {
+            return Err(Error::arguments(format_args!(
+                "elements {offset}.. of a buffer of {}, {len} of them",
+                self.len
+            )));
+        }
+        Ok(Self { address: self.address + (offset * self.element.size()) as u64, len, ..*self })
+    }
+
     /// Holds the buffer to what a kernel was written for; `name` is the argument's, for the error.
     pub(crate) fn expect(&self, name: &str, element: Element, len: usize, alignment: u64) -> Result<()> {
         if self.element != element || self.len != len || !self.address.is_multiple_of(alignment) {

@@ -9,13 +9,16 @@ mod error;
 mod few_rows;
 mod launch;
 mod many_rows;
+mod rows;
 mod split_f32;
 
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod gelu;
 pub mod gemm;
+pub mod norm;
 pub mod products;
+pub mod rope;
 
 pub use buffer::{Buffer, Element};
 pub use error::{Error, Result};

@@ -68,11 +68,28 @@ impl Emulated {
         buffer
     }
 
+    /// Writes `values`, rounded, to where `buffer` is.
+    pub(crate) fn fill(&self, buffer: Buffer<'_>, values: &[f32]) {
+        let bytes: Vec<u8> = values.iter().flat_map(|value| to_bytes(buffer.element(), *value)).collect();
+        self.device.write(buffer.address(), &bytes).expect("inside what is allocated");
+    }
+
     /// Room for `len` elements that nobody has written: reading one before a kernel wrote it is a fault.
     pub(crate) fn unwritten(&self, element: Element, len: usize) -> Buffer<'_> {
         let address = self.device.allocate(len * element.size());
         // SAFETY: the emulator frees nothing before it is dropped, and launches have run when they return.
         unsafe { Buffer::new(address, len, element) }
+    }
+
+    /// As `upload`, `shift` elements behind where an allocation begins.
+    pub(crate) fn upload_at(&self, shift: usize, element: Element, values: &[f32]) -> Buffer<'_> {
+        let buffer = self.upload(element, &[vec![0.0; shift], values.to_vec()].concat());
+        buffer.slice(shift, values.len()).expect("just so long")
+    }
+
+    /// As `unwritten`, `shift` elements behind where an allocation begins.
+    pub(crate) fn unwritten_at(&self, shift: usize, element: Element, len: usize) -> Buffer<'_> {
+        self.unwritten(element, shift + len).slice(shift, len).expect("just so long")
     }
 
     /// What lies in `buffer`, widened.
@@ -160,4 +177,31 @@ pub(crate) fn relative_l2(got: &[f32], wanted: &[f64]) -> f64 {
 pub(crate) fn close(what: &str, got: &[f32], wanted: &[f64], bound: f64) {
     let error = relative_l2(got, wanted);
     assert!(error <= bound, "{what}: relative L2 {error:e}, expected at most {bound:e}");
+}
+
+/// `r(x · (mean(x²) + eps)^-½ · weight)` of each row, as f64 has it where `element` is f32.
+pub(crate) fn rms_norm_formula(
+    element: Element,
+    x: &[f32],
+    weight: Option<&[f32]>,
+    eps: f32,
+    width: usize,
+) -> Vec<f64> {
+    let rows = x.chunks_exact(width).flat_map(|row| {
+        let mean = row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / width as f64;
+        let factor = (mean + f64::from(eps)).powf(-0.5);
+        let weight = |i| weight.map_or(1.0, |weight: &[f32]| f64::from(weight[i]));
+        row.iter().enumerate().map(move |(i, x)| f64::from(*x) * factor * weight(i))
+    });
+    rows.map(|x| nearest(element, x)).collect()
+}
+
+/// `x` rounded to bf16 or f16; as exact as it is for f32, whose roundings a bound allows for.
+pub(crate) fn nearest(element: Element, x: f64) -> f64 {
+    if element == Element::F32 { x } else { f64::from(round(element, x as f32)) }
+}
+
+/// Numbers as the references have them.
+pub(crate) fn widened(x: &[f32]) -> Vec<f64> {
+    x.iter().map(|x| f64::from(*x)).collect()
 }
