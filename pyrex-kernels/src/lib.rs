@@ -14,6 +14,7 @@ mod split_f32;
 
 #[cfg(feature = "cuda")]
 pub mod cuda;
+pub mod elementwise;
 pub mod gelu;
 pub mod gemm;
 pub mod norm;
