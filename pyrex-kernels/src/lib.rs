@@ -15,6 +15,7 @@ mod split_f32;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod elementwise;
+pub mod gather;
 pub mod gelu;
 pub mod gemm;
 pub mod norm;
