@@ -19,6 +19,7 @@ pub mod gather;
 pub mod gelu;
 pub mod gemm;
 pub mod norm;
+pub mod pool;
 pub mod products;
 pub mod rope;
 
