@@ -93,11 +93,6 @@ impl Barriers {
             if barrier.arrived == 0 || barrier.arrived < barrier.count.unwrap_or(self.alive) {
                 continue;
             }
-            // Who waits has done nothing since it came, so all of it lies before the barrier: also what was done last at a place
-            // that others touched as well.
-            for warp in warps.iter().filter(|warp| warp.waiting(id) != 0 && warp.waiting(id) == warp.alive) {
-                env.shared.arrive(warp.number, &mut barrier.known);
-            }
             for warp in warps.iter_mut() {
                 let lanes = warp.waiting(id);
                 if lanes != 0 {
