@@ -4,9 +4,10 @@ use super::memory::Scratch;
 use super::plan::{Plan, Shape, Types};
 use super::{Stream, failed};
 use crate::buffer::{Buffer, Element};
+use crate::elementwise::clamp;
 use crate::error::{Error, Result};
 use crate::gemm::gemm_arguments;
-use crate::products::{MAX_FEW_ROWS, Product, check, few_rows, many_rows, split_f32};
+use crate::products::{Clip, MAX_FEW_ROWS, Product, check, few_rows, is_bf16, many_rows, split_f32};
 use cudarc::cublaslt::result::{self, CublasError};
 use cudarc::cublaslt::sys::{cublasLtHandle_t, cublasStatus_t};
 use std::collections::HashMap;
@@ -42,7 +43,7 @@ impl Blas {
     }
 
     /// `product` of any number of rows and any dtypes, each where it is fastest: up to [`MAX_FEW_ROWS`] rows by [`few_rows`],
-    /// more by cuBLASLt, and what that does not know by [`many_rows`].
+    /// more by cuBLASLt, and what that does not know, or could not clamp exactly, by [`many_rows`].
     ///
     /// Sums are in f32. f32 with bf16 is three products on tensor cores, one for each part of `x`, as exact as in f32; f32 with
     /// f32 is one in f32, not TF32.
@@ -54,28 +55,45 @@ impl Blas {
         if product.rows <= MAX_FEW_ROWS {
             return few_rows(&self.queue, product);
         }
-        if product.cols == 0 || product.out_cols == 0 || product.clip.is_some() {
-            return many_rows(&self.queue, product);
-        }
+        let clip = product.clip.unwrap_or(Clip::NONE);
         match (product.x.element(), product.weight.element()) {
-            (Element::F32, Element::Bf16) => self.in_parts(product),
-            (Element::F32, Element::F32) => self.multiply(product, product.x, Types::F32, 0.0),
-            (Element::Bf16, Element::Bf16) => self.multiply(product, product.x, Types::Bf16, 0.0),
-            _ => many_rows(&self.queue, product),
+            _ if product.cols == 0 || product.out_cols == 0 => return many_rows(&self.queue, product),
+            (Element::F32, Element::Bf16) => self.in_parts(product, &clip)?,
+            (Element::F32, Element::F32) => self.clamped(product, &clip, Types::F32)?,
+            (Element::Bf16, Element::Bf16) if is_bf16(clip.input.0) && is_bf16(clip.input.1) => {
+                self.clamped(product, &clip, Types::Bf16)?;
+            }
+            _ => return many_rows(&self.queue, product),
         }
+        if clip.output != Clip::NONE.output {
+            clamp(&self.queue, product.out, clip.output.0, clip.output.1, product.out)?;
+        }
+        Ok(())
     }
 
     /// The product of f32 with bf16. The small parts come first, so that they are not lost against a large sum.
-    fn in_parts(&self, product: &Product<'_>) -> Result<()> {
+    fn in_parts(&self, product: &Product<'_>, clip: &Clip) -> Result<()> {
         let len = product.x.len();
         let scratch = Scratch::new(self.queue.stream(), 3 * len * Element::Bf16.size())?;
         let parts = scratch.buffer(0, 3 * len, Element::Bf16);
-        split_f32(&self.queue, product.x, None, parts)?;
+        split_f32(&self.queue, product.x, Some(clip.input), parts)?;
         for (part, beta) in [(2, 0.0), (1, 1.0), (0, 1.0)] {
             let x = scratch.buffer(part * len * Element::Bf16.size(), len, Element::Bf16);
             self.multiply(product, x, Types::Bf16IntoF32, beta)?;
         }
         Ok(())
+    }
+
+    /// The product of what the input's bounds leave of `x`.
+    fn clamped(&self, product: &Product<'_>, clip: &Clip, types: Types) -> Result<()> {
+        let x = product.x;
+        if clip.input == Clip::NONE.input {
+            return self.multiply(product, x, types, 0.0);
+        }
+        let scratch = Scratch::new(self.queue.stream(), x.len() * x.element().size())?;
+        let clamped = scratch.buffer(0, x.len(), x.element());
+        clamp(&self.queue, x, clip.input.0, clip.input.1, clamped)?;
+        self.multiply(product, clamped, types, 0.0)
     }
 
     /// `out = x · Wᵀ + beta · out`.

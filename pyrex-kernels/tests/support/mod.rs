@@ -113,7 +113,7 @@ pub(crate) fn round(element: Element, value: f32) -> f32 {
     from_bytes(element, &to_bytes(element, value))
 }
 
-fn to_bytes(element: Element, value: f32) -> Vec<u8> {
+pub(crate) fn to_bytes(element: Element, value: f32) -> Vec<u8> {
     match element {
         Element::F32 => value.to_le_bytes().to_vec(),
         Element::Bf16 => bf16::from_f32(value).to_le_bytes().to_vec(),
@@ -123,7 +123,7 @@ fn to_bytes(element: Element, value: f32) -> Vec<u8> {
     }
 }
 
-fn from_bytes(element: Element, bytes: &[u8]) -> f32 {
+pub(crate) fn from_bytes(element: Element, bytes: &[u8]) -> f32 {
     match element {
         Element::F32 => f32::from_le_bytes(bytes.try_into().expect("four")),
         Element::Bf16 => bf16::from_le_bytes(bytes.try_into().expect("two")).to_f32(),
