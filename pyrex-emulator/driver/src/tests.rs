@@ -196,7 +196,7 @@ fn a_graph_does_what_was_captured_each_time_it_is_launched() {
 
 #[test]
 fn products_are_captured() {
-    let (mut driver, a, _) = device();
+    let (mut driver, a, b) = device();
     let memory = driver.allocate_async(12, a).unwrap();
     driver
         .enqueue(a, Work::Write { address: memory, bytes: [2f32, 3.0].map(f32::to_le_bytes).concat() })
@@ -224,6 +224,12 @@ fn products_are_captured() {
     driver.launch_graph(graph, a).unwrap();
     assert_eq!(read(&mut driver, a, memory + 8, 4).unwrap(), 6f32.to_le_bytes());
     assert_eq!((driver.counters().products, driver.counters().graph_launches), (1, 1));
+    driver.launch_graph(graph, a).unwrap();
+    assert_eq!(
+        driver.enqueue(b, Work::Product(product)),
+        Err(Status::ILLEGAL_ADDRESS),
+        "b has not waited for a"
+    );
 }
 
 #[test]

@@ -57,6 +57,36 @@ unsafe extern "C" {
         c: u64,
         ldc: i32,
     ) -> u32;
+    fn cublasLtCreate(handle: *mut u64) -> u32;
+    fn cublasLtDestroy(handle: u64) -> u32;
+    fn cublasLtMatrixLayoutCreate(
+        layout: *mut u64,
+        element: u32,
+        rows: u64,
+        columns: u64,
+        leading: i64,
+    ) -> u32;
+    fn cublasLtMatrixLayoutSetAttribute(layout: u64, number: u32, value: *const i32, bytes: usize) -> u32;
+    fn cublasLtMatmulDescCreate(description: *mut u64, compute: u32, scale: u32) -> u32;
+    fn cublasLtMatmulDescSetAttribute(description: u64, number: u32, value: *const u32, bytes: usize) -> u32;
+    fn cublasLtMatmul(
+        handle: u64,
+        description: u64,
+        alpha: *const f32,
+        a: u64,
+        a_layout: u64,
+        b: u64,
+        b_layout: u64,
+        beta: *const f32,
+        c: u64,
+        c_layout: u64,
+        d: u64,
+        d_layout: u64,
+        algorithm: *const c_void,
+        workspace: u64,
+        bytes: usize,
+        stream: u64,
+    ) -> u32;
     fn curandCreateGenerator(generator: *mut u64, kind: u32) -> u32;
     fn curandSetStream(generator: u64, stream: u64) -> u32;
     fn curandGenerateUniform(generator: u64, to: u64, len: usize) -> u32;
@@ -86,15 +116,61 @@ unsafe fn begin() {
     assert_eq!(bound(|_| panic!("of this test: a panic is a status")), Status::UNKNOWN.0);
 }
 
+/// What `[2, 1] · [1, 2]` of f32 is, with the numbers that lie at `memory`; the second operand is a row that is taken as it lies.
+///
+/// # Safety
+/// Nothing: all addresses that are passed here are there.
+unsafe fn multiply_by_attributes(memory: u64, out: u64) {
+    let (mut lt, mut column, mut square, mut description) = (0, 0, 0, 0);
+    let (one, zero, transposed, activated) = (1.0, 0.0, 1u32, 32u32);
+    // SAFETY: as the function says.
+    unsafe {
+        assert_eq!(cublasLtCreate(&mut lt), 0);
+        assert_eq!(cublasLtMatrixLayoutCreate(&mut column, 0, 2, 1, 2), 0);
+        assert_eq!(cublasLtMatrixLayoutCreate(&mut square, 0, 2, 2, 2), 0);
+        assert_eq!(cublasLtMatmulDescCreate(&mut description, 68, 0), 0);
+        let multiply = || {
+            let (null, stream) = (null(), STREAM);
+            cublasLtMatmul(
+                lt,
+                description,
+                &one,
+                memory,
+                column,
+                memory,
+                column,
+                &zero,
+                out,
+                square,
+                out,
+                square,
+                null,
+                0,
+                0,
+                stream,
+            )
+        };
+        assert_eq!(multiply(), 7, "columns of two do not fit columns of two");
+        assert_eq!(cublasLtMatmulDescSetAttribute(description, 4, &transposed, 4), 0);
+        assert_eq!(multiply(), 0);
+        assert_eq!(cublasLtMatmulDescSetAttribute(description, 7, &activated, 4), 0);
+        assert_eq!(multiply(), 15, "there is no GELU");
+        assert_eq!(cublasLtMatrixLayoutSetAttribute(square, 5, &2, 4), 0);
+        assert_eq!((multiply(), cublasLtDestroy(lt), multiply()), (15, 0, 7));
+    }
+}
+
 #[test]
 fn a_program_in_c() {
-    let (mut memory, mut module, mut function, mut blas, mut random) = (0, 0, 0, 0, 0);
+    let (mut memory, mut out_of_products, mut module, mut function) = (0, 0, 0, 0);
+    let (mut blas, mut random) = (0, 0);
     let mut pinned: *mut f32 = null_mut();
     let mut counters = Counters::default();
     // SAFETY: all addresses that are passed here are there, and of the size that is said.
     unsafe {
         begin();
         assert_eq!(cuMemAllocAsync(&mut memory, 16, STREAM), 0);
+        assert_eq!(cuMemAllocAsync(&mut out_of_products, 16, STREAM), 0);
         let numbers = [3f32, 2.0];
         assert_eq!(cuMemcpyHtoDAsync_v2(memory, numbers.as_ptr(), 8, STREAM), 0);
 
@@ -136,14 +212,20 @@ fn a_program_in_c() {
         assert_eq!(cuMemcpy2D_v2(copy.as_ptr()), 0);
         assert_eq!(rows, [got[1], got[3]]);
 
+        multiply_by_attributes(memory, out_of_products);
+        let mut products = [0f32; 4];
+        assert_eq!(cuMemcpyDtoHAsync_v2(products.as_mut_ptr(), out_of_products, 16, STREAM), 0);
+        assert_eq!(products, [9.0, 6.0, 6.0, 4.0]);
+        assert_eq!(cuMemFreeAsync(out_of_products, STREAM), 0);
+
         assert_eq!((curandCreateGenerator(&mut random, 100), curandSetStream(random, STREAM)), (0, 0));
         assert_eq!(curandGenerateUniform(random, memory, 4), 0);
         assert_eq!((cuMemFreeHost(pinned), cuMemFreeHost(pinned)), (0, 1));
         assert_eq!((cuMemFreeAsync(memory, STREAM), cuMemFreeAsync(memory, STREAM)), (0, 1));
 
         assert_eq!(pyrex_emulator_counters(&mut counters, size_of::<Counters>()), 0);
-        assert_eq!((counters.launches, counters.products, counters.live_allocations), (1, 1, 0));
-        assert_eq!((counters.bytes_to_device, counters.bytes_to_host), (8, 24));
+        assert_eq!((counters.launches, counters.products, counters.live_allocations), (1, 2, 0));
+        assert_eq!((counters.bytes_to_device, counters.bytes_to_host), (8, 40));
         let mut name = null();
         assert_eq!((cuGetErrorName(700, &mut name), cuGetErrorName(12_345, &mut name)), (0, 1));
         assert_eq!(CStr::from_ptr(name), c"CUDA_ERROR_ILLEGAL_ADDRESS");
