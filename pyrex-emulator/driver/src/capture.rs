@@ -181,7 +181,9 @@ impl Driver {
     /// # Errors
     /// If it cannot be done again later: the capture is then spoiled.
     pub(crate) fn capture_work(&mut self, handle: Handle, stream: StreamId, work: Work) -> Outcome {
-        if let Some((address, _)) = work.pageable(&self.memory) {
+        if let Work::Copy(copy) = &work
+            && let Some(address) = copy.pageable(&self.memory)
+        {
             self.invalidate(Some(handle));
             let why = "is captured: each launch would use that memory again, whoever has it then";
             let why = format_args!("a copy that uses pageable memory ({address:#x}) {why}");

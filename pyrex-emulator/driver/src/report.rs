@@ -16,8 +16,10 @@ pub(crate) struct Counters {
     pub(crate) graph_launches: u64,
     /// Matrix products of cuBLAS and cuBLASLt.
     pub(crate) products: u64,
-    /// Waits for a stream, an event or all.
+    /// How often the program waited: for a stream, an event, all, or a copy to memory that is not pinned.
     pub(crate) synchronizations: u64,
+    /// Copies from and to memory that is not pinned.
+    pub(crate) pageable_copies: u64,
     /// Allocations of device memory, those of graphs among them.
     pub(crate) allocations: u64,
     /// Bytes that were copied from and to the program's memory.

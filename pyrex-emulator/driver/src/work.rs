@@ -82,6 +82,17 @@ impl Copy {
     pub(crate) fn new(to: Place, from: Place, bytes: u64) -> Self {
         Self { to, from, row_bytes: bytes, rows: 1, pitches: [bytes; 2] }
     }
+
+    /// Where it uses memory of the program's that the device cannot use by itself.
+    pub(crate) fn pageable(&self, memory: &Memory) -> Option<u64> {
+        [self.to, self.from].into_iter().zip(self.pitches).find_map(|(place, pitch)| match place {
+            Place::Host(address) => {
+                let bytes = pitch * self.rows.saturating_sub(1) + self.row_bytes;
+                (!memory.is_pinned(address, bytes)).then_some(address)
+            }
+            Place::Device(_) => None,
+        })
+    }
 }
 
 impl Pending {
@@ -99,22 +110,6 @@ impl Place {
             Self::Device(address) => Self::Device(address.wrapping_add(bytes)),
             Self::Host(address) => Self::Host(address.wrapping_add(bytes)),
         }
-    }
-}
-
-impl Work {
-    /// A place in the program's memory, and its bytes, that the device cannot use by itself.
-    pub(crate) fn pageable(&self, memory: &Memory) -> Option<(u64, u64)> {
-        let Self::Copy(copy) = self else { return None };
-        [(copy.to, copy.pitches[0]), (copy.from, copy.pitches[1])].into_iter().find_map(|(place, pitch)| {
-            match place {
-                Place::Host(address) => {
-                    let bytes = pitch * copy.rows.saturating_sub(1) + copy.row_bytes;
-                    (!memory.is_pinned(address, bytes)).then_some((address, bytes))
-                }
-                Place::Device(_) => None,
-            }
-        })
     }
 }
 
@@ -210,6 +205,7 @@ impl Driver {
     }
 
     fn copy(&mut self, copy: &Copy, at: (Moment, &Clock)) -> Outcome {
+        self.report.counters.pageable_copies += u64::from(copy.pageable(&self.memory).is_some());
         for row in 0..copy.rows {
             let (to, from) = (copy.to.offset(row * copy.pitches[0]), copy.from.offset(row * copy.pitches[1]));
             self.copy_row(to, from, copy.row_bytes, at)
@@ -218,6 +214,7 @@ impl Driver {
         // The driver does not return from a copy to memory that the device cannot write by itself before it is done.
         match copy.to {
             Place::Host(address) if !self.memory.is_pinned(address, copy.row_bytes) => {
+                self.report.counters.synchronizations += 1;
                 self.host.join(at.1);
                 self.settle()
             }
