@@ -99,7 +99,8 @@ pub fn few_rows_gated(queue: &dyn Queue, gated: &Gated<'_>) -> Result<()> {
     let mut arguments = vec![x.into(), gate.into(), up.into(), out.into(), out_cols.into()];
     arguments.extend([count("rows", rows)?, count("cols", cols)?].map(Argument::U32));
     let buffers = [x, gate, up];
-    if clips.is_none() && on_tensor_cores(cols, &buffers) {
+    let (gate_clip, up_clip) = clips.unwrap_or((Clip::NONE, Clip::NONE));
+    if gate_clip == Clip::NONE && up_clip == Clip::NONE && on_tensor_cores(cols, &buffers) {
         return queue.launch(&tensor(
             "few_rows_gated".to_owned(),
             out_cols.div_ceil(TILE),
@@ -108,7 +109,6 @@ pub fn few_rows_gated(queue: &dyn Queue, gated: &Gated<'_>) -> Result<()> {
             arguments,
         ));
     }
-    let (gate_clip, up_clip) = clips.unwrap_or((Clip::NONE, Clip::NONE));
     arguments.push(u32::from(aligned(cols, &buffers)).into());
     arguments.extend(gate_clip.arguments());
     arguments.extend(up_clip.arguments());
@@ -137,7 +137,8 @@ impl Finish<'_> {
 
 /// One to three products that have `x` and its sizes in common.
 fn several(queue: &dyn Queue, products: &[Product<'_>], finish: Finish<'_>) -> Result<()> {
-    let Product { x, weight, rows, cols, clip, .. } = products[0];
+    let Product { x, weight, rows, cols, .. } = products[0];
+    let clip = products[0].clip.unwrap_or(Clip::NONE);
     few(rows)?;
     for product in products {
         check(product)?;
@@ -161,7 +162,7 @@ fn several(queue: &dyn Queue, products: &[Product<'_>], finish: Finish<'_>) -> R
         count("blocks", products.iter().map(|product| product.out_cols.div_ceil(outputs as usize)).sum())
     };
     let buffers: Vec<_> = products.iter().map(|product| product.weight).chain([x]).collect();
-    if clip.is_none() && on_tensor_cores(cols, &buffers) {
+    if clip == Clip::NONE && on_tensor_cores(cols, &buffers) {
         // Two tiles share what a warp reads of `x`, but only many outputs make enough blocks then.
         let tiles = if blocks(2 * TILE)? >= 2 * queue.multiprocessors() { 2 } else { 1 };
         return queue.launch(&tensor(
@@ -173,7 +174,7 @@ fn several(queue: &dyn Queue, products: &[Product<'_>], finish: Finish<'_>) -> R
         ));
     }
     arguments.push(u32::from(aligned(cols, &buffers)).into());
-    arguments.extend(clip.unwrap_or(Clip::NONE).arguments());
+    arguments.extend(clip.arguments());
     let kernel = format!("few_rows_{}_{}", x.element().suffix(), weight.element().suffix());
     queue.launch(&plain(kernel, blocks(PLAIN_WARPS)?, arguments))
 }

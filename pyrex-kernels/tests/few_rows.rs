@@ -112,6 +112,27 @@ fn a_row_has_the_same_bits_alone_and_in_company() {
 }
 
 #[test]
+fn a_gated_row_has_the_same_bits_alone_and_in_company() {
+    let (cols, out_cols) = (520, 11);
+    let case = Case::new((Bf16, Bf16), (MAX_FEW_ROWS, cols, out_cols));
+    let gate = case.queue.upload(Bf16, &case.weight);
+    let up = case.queue.upload(Bf16, &noise(Bf16, out_cols * cols, 3));
+    // No bounds are as none, and no reason to leave tensor cores.
+    let of_rows = |first: usize, rows: usize, clips: Option<(Clip, Clip)>| {
+        let x = case.queue.upload(Bf16, &case.x[first * cols..(first + rows) * cols]);
+        let out = case.queue.unwritten(Bf16, rows * out_cols);
+        few_rows_gated(&case.queue, &Gated { x, gate, up, out, rows, cols, out_cols, clips })
+            .expect("it fits");
+        case.queue.download(out)
+    };
+    let all = of_rows(0, MAX_FEW_ROWS, None);
+    assert_eq!(of_rows(0, MAX_FEW_ROWS, Some((Clip::NONE, Clip::NONE))), all);
+    for row in 0..MAX_FEW_ROWS {
+        assert_eq!(of_rows(row, 1, None), all[row * out_cols..][..out_cols], "row {row}");
+    }
+}
+
+#[test]
 fn what_is_not_a_number_stays_in_its_row() {
     for elements in [(Bf16, Bf16), (F32, Bf16)] {
         let mut case = Case::new(elements, (3, 64, 9));
