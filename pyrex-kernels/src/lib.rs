@@ -9,9 +9,13 @@ mod error;
 mod few_rows;
 mod launch;
 mod many_rows;
+mod paged_decode;
+mod paged_prefill;
 mod rows;
+mod segment_attention;
 mod split_f32;
 
+pub mod attention;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod elementwise;

@@ -45,6 +45,11 @@ impl Queue for Emulated {
 }
 
 impl Emulated {
+    /// A device whose blocks and warps run in another order for each `seed`.
+    pub(crate) fn with_seed(seed: u64) -> Self {
+        Self { device: Device::with_seed(seed), ..Self::default() }
+    }
+
     /// What the last launch did.
     pub(crate) fn report(&self) -> Report {
         self.last.get()
@@ -90,6 +95,20 @@ impl Emulated {
     /// As `unwritten`, `shift` elements behind where an allocation begins.
     pub(crate) fn unwritten_at(&self, shift: usize, element: Element, len: usize) -> Buffer<'_> {
         self.unwritten(element, shift + len).slice(shift, len).expect("just so long")
+    }
+
+    /// `len` elements of `buffer` from `first` on.
+    pub(crate) fn part<'a>(&'a self, buffer: Buffer<'a>, first: usize, len: usize) -> Buffer<'a> {
+        assert!(first + len <= buffer.len(), "{first} + {len} of {}", buffer.len());
+        let address = buffer.address() + (first * buffer.element().size()) as u64;
+        // SAFETY: it lies in a buffer of this emulator.
+        unsafe { Buffer::new(address, len, buffer.element()) }
+    }
+
+    /// Whether all of `buffer` was written.
+    pub(crate) fn is_written(&self, buffer: Buffer<'_>) -> bool {
+        let mut bytes = vec![0; buffer.len() * buffer.element().size()];
+        self.device.read(buffer.address(), &mut bytes).is_ok()
     }
 
     /// What lies in `buffer`, widened.
