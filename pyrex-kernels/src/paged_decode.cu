@@ -15,7 +15,7 @@ __device__ Partials partials_of_block(float *scratch, uint32_t head_dim) {
 }
 
 template <int D>
-__device__ void decode_tensor(const Paged<bf16> &a, float *scratch, uint32_t max_parts, bool merges) {
+__device__ void decode_tensor(const Paged<bf16> &a, float *scratch, uint32_t max_parts) {
     extern __shared__ __align__(16) uint4 shared[];
     __shared__ __align__(16) uint32_t weights[WARPS * 128];
     __shared__ float2 stats[WARPS][HEADS];
@@ -27,11 +27,10 @@ __device__ void decode_tensor(const Paged<bf16> &a, float *scratch, uint32_t max
     decode.leave_sums(stats);
     __syncthreads();
     decode.finish(findings, stats);
-    if (merges) findings.arrive();
 }
 
 template <typename T>
-__device__ void decode_fma(const Paged<T> &a, float *scratch, uint32_t max_parts, bool merges) {
+__device__ void decode_fma(const Paged<T> &a, float *scratch, uint32_t max_parts) {
     extern __shared__ __align__(16) uint4 shared[];
     const Part part = part_of_block(a, max_parts);
     if (part.index >= part.count) return;
@@ -44,10 +43,27 @@ __device__ void decode_fma(const Paged<T> &a, float *scratch, uint32_t max_parts
     attention.finish([&](uint32_t head, uint32_t column, float4 sums, float2 stats) {
         findings.put(head, column, sums, stats);
     });
-    if (merges) findings.arrive();
 }
 
-// Merges 128 columns of one head of one sequence; a warp takes a strand.
+constexpr uint32_t STRANDS = 8; // a warp each: it sums every eighth part of a head, 128 columns
+
+// The maximum and the denominator over all parts of a head; the lanes of a warp look together.
+__device__ float2 merged_stats(const float2 *stats, uint32_t parts) {
+    const uint32_t lane = threadIdx.x % 32;
+    float greatest = -INFINITY, denominator = 0.0f;
+    for (uint32_t part = lane; part < parts; part += 32) greatest = fmaxf(greatest, stats[part * HEADS].x);
+    for (uint32_t step = 1; step < 32; step *= 2)
+        greatest = fmaxf(greatest, __shfl_xor_sync(ALL_LANES, greatest, step));
+    for (uint32_t part = lane; part < parts; part += 32) {
+        const float2 found = stats[part * HEADS];
+        denominator = fmaf(found.y, exp_below(found.x - greatest), denominator);
+    }
+    for (uint32_t step = 1; step < 32; step *= 2)
+        denominator += __shfl_xor_sync(ALL_LANES, denominator, step);
+    return {greatest, denominator};
+}
+
+// Merges the parts of one head of one sequence, 128 columns. `parts`: as many as the scratch has room for.
 template <typename T>
 __device__ void decode_merge(const Paged<T> &a, float *scratch, uint32_t max_parts, uint32_t parts) {
     __shared__ float4 strands[STRANDS][32];
@@ -56,27 +72,36 @@ __device__ void decode_merge(const Paged<T> &a, float *scratch, uint32_t max_par
     const uint32_t group = head / group_len * groups + head % group_len / HEADS;
     const Part part = part_of(a, a.first_sequence + blockIdx.y, group, 0, max_parts);
     if (part.count < 2) return;
-    const uint32_t all = a.kv_heads * groups;
+    const uint32_t all = a.kv_heads * groups, row = head - part.head;
     const Partials partials(scratch, a.head_dim, parts, all * gridDim.y, blockIdx.y * all + group);
-    const HeadParts of_head(partials, head - part.head, part.count, a.head_dim);
     const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const uint32_t column = blockIdx.x % slices * 128 + lane * 4;
-    const float2 whole = of_head.whole();
-    if (column < a.head_dim) strands[warp][lane] = of_head.strand(warp, column, whole.x);
+    const float2 *stats = partials.stats + row;
+    const float2 whole = merged_stats(stats, part.count);
+    if (column < a.head_dim) {
+        float4 sum = {0.0f, 0.0f, 0.0f, 0.0f};
+        const float *sums = partials.sums + row * a.head_dim + column;
+#pragma unroll 4
+        for (uint32_t i = warp; i < part.count; i += STRANDS) {
+            const float factor = exp_below(stats[i * HEADS].x - whole.x);
+            sum = add_scaled(sum, load4(sums + size_t(i) * HEADS * a.head_dim), factor);
+        }
+        strands[warp][lane] = sum;
+    }
     __syncthreads();
     if (warp > 0 || column >= a.head_dim) return;
     float4 sum = strands[0][lane];
-    for (uint32_t strand = 1; strand < STRANDS; strand++) sum = added(sum, strands[strand][lane]);
-    const size_t row = size_t(part.row) * a.heads + head;
-    store4(a.out + row * a.head_dim + column, scaled(sum, 1.0f / whole.y));
+    for (uint32_t i = 1; i < STRANDS; i++) sum = added(sum, strands[i][lane]);
+    T *out = a.out + (size_t(part.row) * a.heads + head) * a.head_dim;
+    store4(out + column, scaled(sum, 1.0f / whole.y));
 }
 
 } // namespace
 
 #define DECODE_KERNEL(NAME, T, DECODE, BLOCKS)                                                               \
     extern "C" __global__ void __launch_bounds__(DECODE_THREADS, BLOCKS)                                     \
-        NAME(PAGED_PARAMETERS(T), float *scratch, uint32_t max_parts, uint32_t merges) {                     \
-        DECODE(PAGED(T), scratch, max_parts, merges);                                                        \
+        NAME(PAGED_PARAMETERS(T), float *scratch, uint32_t max_parts) {                                      \
+        DECODE(PAGED(T), scratch, max_parts);                                                                \
     }
 
 DECODE_KERNEL(paged_decode_f32, float, decode_fma, 4)

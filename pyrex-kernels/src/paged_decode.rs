@@ -3,7 +3,7 @@
 use crate::attention::{Paged, fma_shared_bytes};
 use crate::buffer::{Buffer, Element};
 use crate::error::{Error, Result};
-use crate::launch::{Argument, Launch, Module, Queue, count};
+use crate::launch::{Launch, Module, Queue, count};
 
 const MODULE: Module = Module { name: "paged_decode", ptx: include_str!("paged_decode.ptx") };
 
@@ -12,11 +12,7 @@ const HEADS: usize = 8;
 const TILE: usize = 16;
 const MIN_TILES: usize = 4;
 const STRANDS: u32 = 8;
-const COUNTERS: usize = 4096;
 const THREADS: u32 = 128;
-
-/// As many parts one thread block merges; more are merged by a kernel of its own, which spreads them.
-const MERGED_BY_LAST: usize = 16;
 
 /// The sizes of a decode, from which follows how much scratch it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +52,7 @@ impl DecodeSizes {
     }
 
     fn scratch_len(&self, multiprocessors: u32) -> usize {
-        COUNTERS + self.sequences * self.groups() * self.parts(multiprocessors) * HEADS * (self.head_dim + 2)
+        self.sequences * self.groups() * self.parts(multiprocessors) * HEADS * (self.head_dim + 2)
     }
 }
 
@@ -67,9 +63,8 @@ pub fn decode_scratch_len(queue: &dyn Queue, sizes: &DecodeSizes) -> usize {
 
 /// Attention of sequences that have one row each, or none: then nothing is written.
 ///
-/// A row's result depends, bit for bit, on nothing but the row and its keys. `scratch`: f32, of [`decode_scratch_len`] or more;
-/// zero before it is first used, and then for launches of this kernel alone, one after another: it holds counters that each launch
-/// leaves at zero.
+/// A row's result depends, bit for bit, on nothing but the row and its keys. `scratch`: f32, of [`decode_scratch_len`] or more; what
+/// it holds before and behind does not matter.
 ///
 /// # Errors
 /// `Arguments` if something does not fit; what the queue says.
@@ -86,32 +81,31 @@ pub fn paged_decode(queue: &dyn Queue, paged: &Paged<'_>, scratch: Buffer<'_>) -
         return Ok(());
     }
     let multiprocessors = queue.multiprocessors();
-    let (parts, groups) = (sizes.parts(multiprocessors), sizes.groups() * sizes.sequences);
-    let merged_by_last = parts <= MERGED_BY_LAST && groups <= COUNTERS;
+    let parts = count("parts", sizes.parts(multiprocessors))?;
+    let sequences = count("sequences", sizes.sequences)?;
+    let (kernel, shared_bytes) = kernel_for(paged);
     let mut arguments = paged.arguments()?;
     arguments.push(scratch.into());
     arguments.push(count("parts", sizes.max_parts(multiprocessors))?.into());
-    let with = |last: u32| arguments.iter().copied().chain([Argument::U32(last)]).collect();
-    let (parts, sequences) = (count("parts", parts)?, count("sequences", sizes.sequences)?);
-    let (kernel, shared_bytes) = kernel_for(paged);
     queue.launch(&Launch {
         module: &MODULE,
         kernel,
         grid: [parts, count("groups", sizes.groups())?, sequences],
         block: [THREADS, 1, 1],
         shared_bytes,
-        arguments: with(merged_by_last.into()),
+        arguments: arguments.clone(),
     })?;
-    if parts == 1 || merged_by_last {
+    if parts == 1 {
         return Ok(());
     }
+    arguments.push(parts.into());
     queue.launch(&Launch {
         module: &MODULE,
         kernel: format!("paged_decode_merge_{}", paged.q.element().suffix()),
         grid: [count("heads", paged.heads * paged.head_dim.div_ceil(128))?, sequences, 1],
         block: [STRANDS * 32, 1, 1],
         shared_bytes: 0,
-        arguments: with(parts),
+        arguments,
     })
 }
 

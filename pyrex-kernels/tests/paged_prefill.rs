@@ -4,7 +4,7 @@
 mod attention_case;
 mod support;
 
-use attention_case::{Case, bound, zeros};
+use attention_case::{Case, bound};
 use pyrex_kernels::Element::{self, Bf16, F32};
 use pyrex_kernels::attention::{DecodeSizes, Paged, decode_scratch_len, paged_decode, paged_prefill};
 use support::{Emulated, close, relative_l2};
@@ -116,7 +116,7 @@ fn prefill_and_decode_agree() {
             head_dim: paged.head_dim,
         };
         let again = Paged { out: queue.unwritten(element, paged.out.len()), ..paged };
-        let scratch = zeros(&queue, decode_scratch_len(&queue, &sizes));
+        let scratch = queue.unwritten(F32, decode_scratch_len(&queue, &sizes));
         paged_decode(&queue, &again, scratch).expect("it fits");
         // Both are rounded from sums that are equal but for 1e-5; few of them to the next number.
         let bound = if element == F32 { 1e-6 } else { 5e-4 };

@@ -3,8 +3,10 @@
 #![allow(dead_code, reason = "each test uses its own half")]
 
 use crate::support::{Emulated, noise};
+use pyrex_emulator::Report;
 use pyrex_kernels::attention::Paged;
-use pyrex_kernels::{Buffer, Element, Launch, Queue, Result};
+use pyrex_kernels::{Element, Launch, Queue, Result};
+use std::cell::RefCell;
 use std::ops::Range;
 
 /// What is asked, and of what cache.
@@ -169,16 +171,32 @@ impl Case {
     }
 }
 
-/// A queue of the emulator whose device has fewer multiprocessors, so that its parts are longer.
-pub(crate) struct Smaller<'a>(pub(crate) &'a Emulated, pub(crate) u32);
+/// A queue of the emulator whose device may have fewer multiprocessors, so that parts are longer, and that notes what each launch did.
+pub(crate) struct Noting<'a> {
+    queue: &'a Emulated,
+    multiprocessors: u32,
+    reports: RefCell<Vec<Report>>,
+}
 
-impl Queue for Smaller<'_> {
+impl<'a> Noting<'a> {
+    pub(crate) fn new(queue: &'a Emulated, multiprocessors: u32) -> Self {
+        Self { queue, multiprocessors, reports: RefCell::default() }
+    }
+
+    pub(crate) fn reports(self) -> Vec<Report> {
+        self.reports.into_inner()
+    }
+}
+
+impl Queue for Noting<'_> {
     fn launch(&self, launch: &Launch<'_>) -> Result<()> {
-        self.0.launch(launch)
+        self.queue.launch(launch)?;
+        self.reports.borrow_mut().push(self.queue.report());
+        Ok(())
     }
 
     fn multiprocessors(&self) -> u32 {
-        self.1
+        self.multiprocessors
     }
 }
 
@@ -229,9 +247,4 @@ pub(crate) fn bound(element: Element) -> f64 {
 /// A buffer's numbers as bits, to compare.
 pub(crate) fn bits(numbers: &[f32]) -> Vec<u32> {
     numbers.iter().map(|number| number.to_bits()).collect()
-}
-
-/// Zeros, as the scratch must hold at first.
-pub(crate) fn zeros(queue: &Emulated, len: usize) -> Buffer<'_> {
-    queue.upload(Element::F32, &vec![0.0; len])
 }
