@@ -15,6 +15,7 @@ mod rows;
 mod segment_attention;
 mod split_f32;
 
+pub mod advance;
 pub mod attention;
 #[cfg(feature = "cuda")]
 pub mod cuda;
@@ -26,6 +27,7 @@ pub mod norm;
 pub mod pool;
 pub mod products;
 pub mod rope;
+pub mod sampling;
 
 pub use buffer::{Buffer, Element};
 pub use error::{Error, Result};
