@@ -30,6 +30,7 @@ pub(crate) fn crates() -> Vec<Source> {
     for entry in fs::read_dir(root()).expect("the repository is readable").flatten() {
         if entry.file_name().to_string_lossy().starts_with("pyrex-") {
             collect(&entry.path().join("src"), &mut paths);
+            collect(&entry.path().join("driver/src"), &mut paths);
         }
     }
     paths.sort();

@@ -11,6 +11,8 @@
 //!
 //! Two variables of the environment: `PYREX_EMULATOR_MEMORY` is how many bytes the device has; with `PYREX_EMULATOR_REPORT` the
 //! process tells at its end what is still allocated, what was counted and where the time went.
+//! A test that wants the counts finds `pyrex_emulator_counters` in `libcuda.so.1`, by `dlopen` and `dlsym`: `report.rs` has what
+//! it fills.
 
 mod abi;
 mod capture;
