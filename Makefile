@@ -1,14 +1,14 @@
 # Where `make install` puts libpyrex; DESTDIR goes before it, for who makes a package.
 PREFIX ?= /usr/local
 
-.PHONY: setup setup-cuda demo install test test-c test-vocab test-html test-elixir-slow test-newer kernels dialyzer header bench golden story lint soak fuzz
+.PHONY: setup setup-cuda demo install test test-c test-vocab test-html test-elixir-slow test-newer test-cuda-build check-cuda kernels gpu-pack dialyzer header bench golden story lint soak fuzz
 
 # Everything the build needs comes with Rust; this fetches the crates, and Elixir for the tests of its package.
 setup:
 	cargo fetch
 	scripts/setup-elixir.sh
 
-# The compiler for `--features cuda`, of Python packages, into .cache/cuda.
+# The compiler for `--features cuda`, of Python packages, into .cache/cuda: see docs/cuda.md.
 setup-cuda:
 	scripts/cuda-toolkit.sh
 
@@ -24,9 +24,21 @@ lint:
 	cargo clippy --release --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps --package pyrex-core --package pyrex-openai --package pyrex-server
 
+# Clippy with `cuda`, without a toolkit or a GPU.
+check-cuda:
+	scripts/check-cuda.sh
+
+# The real build with CUDA, and what can be said of it without a GPU. After `make setup-cuda`.
+test-cuda-build: setup-cuda
+	scripts/test-cuda-build.sh
+
 # The PTX beside the kernels' sources; a test fails while it is older than they are.
 kernels: setup-cuda
 	scripts/kernels.sh
+
+# What bench/gpu.sh runs on a machine with a GPU and no Rust.
+gpu-pack: setup-cuda
+	bench/pack.sh
 
 # libpyrex for C and C++. The folder may be moved afterwards.
 install:
@@ -74,7 +86,7 @@ bench:
 	cargo build --release
 	python reference/bench.py
 
-# The only target that needs Python: see reference/README.md.
+# Needs Python: see reference/README.md.
 golden:
 	python reference/make_goldens.py
 

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Builds Pyrex with CUDA for real, on a machine that need not have a GPU, and holds what comes out to what was promised: it starts
+# everywhere, says what is missing, exports what the plain build does, and the committed PTX is what the sources compile to.
+# Ten minutes on two cores the first time, apart from the plain build in target/cuda. Run `make setup-cuda` first.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. .cache/cuda/env
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target/cuda}
+built=$CARGO_TARGET_DIR/release
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+passed=0
+check() { passed=$((passed + 1)) && echo "ok: $1"; }
+fail() { echo "failed: $1" >&2 && exit 1; }
+
+# The PTX first: it takes seconds.
+scripts/kernels.sh > /dev/null
+git diff --exit-code --stat -- 'pyrex-kernels/src/*.ptx' || fail "the committed PTX is not what the sources compile to"
+check "the committed PTX is what nvcc makes of the sources"
+for arch in sm_80 sm_90 sm_100 sm_120; do
+    for ptx in pyrex-kernels/src/*.ptx; do
+        ptxas -v -arch="$arch" "$ptx" -o "$work/cubin" 2> "$work/ptxas" || { cat "$work/ptxas" >&2; fail "$ptx for $arch"; }
+        if grep -E '[1-9][0-9]* bytes (stack frame|spill)' "$work/ptxas"; then fail "$ptx for $arch keeps registers in memory"; fi
+    done
+    check "all kernels assemble for $arch and keep their registers"
+done
+
+cargo build --release --workspace --bin pyrex --lib --features pyrex-capi/cuda,pyrex-cli/cuda,pyrex-kernels/cuda,pyrex-nif/cuda
+for file in pyrex libpyrex.so libpyrex_nif.so; do
+    if readelf --dynamic "$built/$file" | grep -E 'NEEDED.*lib(cu|nv)'; then fail "$file needs a CUDA library to start"; fi
+    readelf --symbols --wide "$built/$file" | grep -q ' cuInit$' || fail "$file has no CUDA at all"
+    if nm --dynamic --defined-only "$built/$file" | grep -E ' (cu|nvrtc)[A-Z]'; then fail "$file shows functions of CUDA"; fi
+    check "$file starts without CUDA, and has it"
+done
+nm --dynamic --defined-only "$built/libpyrex.so" | awk '{print $3}' | sort > "$work/exported"
+sed -n 's/^[a-z].*[ *]\(pyrex_[a-z0-9_]*\)(.*/\1/p' include/pyrex.h | sort > "$work/declared"
+diff "$work/exported" "$work/declared" || fail "libpyrex.so exports other functions than pyrex.h declares"
+check "libpyrex.so exports what pyrex.h declares"
+
+answer=$("$built/pyrex" generate --image models/shapes/examples/red_circle.png)
+[ "$answer" = "This is a simple image of a solid red circle on a white background." ] || fail "on the CPU it says: $answer"
+check "on the CPU it answers as the plain build does"
+if ! nvidia-smi > /dev/null 2>&1; then
+    status=0
+    "$built/pyrex" generate --device cuda --prompt p > "$work/out" 2> "$work/error" || status=$?
+    [ "$status" = 1 ] && grep -q CUDA_ERROR_NO_DEVICE "$work/error" || fail "without a GPU: status $status, $(cat "$work/error")"
+    check "without a GPU --device cuda is an error: $(cat "$work/error")"
+fi
+echo "$passed passed, 0 failed"
