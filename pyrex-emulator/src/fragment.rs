@@ -4,7 +4,8 @@
 
 use crate::lanes::{Bits, Lanes};
 use crate::ops::Opcode;
-use crate::types::{Type, sign_extend};
+use crate::ops::rounding::{Rounding, short};
+use crate::types::Type;
 use half::f16;
 
 /// Which matrix of a product.
@@ -26,8 +27,8 @@ pub(crate) struct Layout {
     pub(crate) rows: usize,
     pub(crate) cols: usize,
     pub(crate) element: Type,
-    /// Row and column of each element of each lane: all those of lane 0 first.
-    places: Vec<(usize, usize)>,
+    /// Which element of the matrix by rows each element of each lane is: all those of lane 0 first.
+    places: Vec<u16>,
 }
 
 impl Layout {
@@ -48,7 +49,8 @@ impl Layout {
 
     /// Row and column of element `index` of `lane`.
     pub(crate) fn place(&self, lane: usize, index: usize) -> (usize, usize) {
-        self.places[lane * self.per_lane() + index]
+        let at = usize::from(self.places[lane * self.per_lane() + index]);
+        (at / self.cols, at % self.cols)
     }
 
     /// The layout of what `wmma.load` or `wmma.store` moves.
@@ -68,7 +70,7 @@ impl Layout {
         let (rows, cols) = extent(sizes, role);
         // Of f16 each element is in two lanes.
         let copies = if element == Type::F16 && matches!(role, Role::A | Role::B) { 2 } else { 1 };
-        let places = (0..rows * cols * copies).map(|at| (at % (rows * cols) / cols, at % cols)).collect();
+        let places = (0..rows * cols * copies).map(|at| (at % (rows * cols)) as u16).collect();
         Self { rows, cols, element, places }
     }
 
@@ -95,38 +97,72 @@ impl Layout {
                 Role::C | Role::D => (piece * 8 + group, in_group * 2 + within),
             }
         };
-        let places = (0..32 * per_lane).map(|at| place(at / per_lane, at % per_lane)).collect();
+        let places = (0..32 * per_lane)
+            .map(|at| {
+                let (row, col) = place(at / per_lane, at % per_lane);
+                (row * cols + col) as u16
+            })
+            .collect();
         Self { rows, cols, element, places }
     }
 
-    /// Element `index` of `lane`, as a number.
-    pub(crate) fn get(&self, registers: &[&Lanes], lane: usize, index: usize) -> f64 {
-        let per_register = self.per_register();
-        let bits =
-            registers[index / per_register][lane] >> (index % per_register * self.element.bits() as usize);
+    /// The matrix by rows.
+    pub(crate) fn gather(&self, registers: &[&Lanes]) -> Vec<f64> {
+        let of = |read: fn(u64) -> f64| self.gather_by(registers, read);
         match self.element {
-            Type::F16 => f64::from(f16::of(bits & 0xffff).to_f32()),
-            Type::Bf16 => f64::from(f32::from_bits((bits as u32) << 16)),
+            Type::F16 => of(|bits| f64::from(f16::of(bits & 0xffff).to_f32_const())),
+            Type::Bf16 => of(|bits| f64::from(f32::from_bits((bits as u32) << 16))),
             // The low bits are not looked at.
-            Type::Tf32 => f64::from(f32::of(bits & 0xffff_e000)),
-            Type::F32 => f64::from(f32::of(bits)),
-            Type::F64 => f64::of(bits),
-            Type::S(width) => sign_extend(bits, u32::from(width)) as i64 as f64,
-            other => crate::types::truncate(bits, other.bits()) as f64,
+            Type::Tf32 => of(|bits| f64::from(f32::of(bits & 0xffff_e000))),
+            Type::F32 => of(|bits| f64::from(f32::of(bits))),
+            Type::F64 => of(f64::of),
+            Type::S(8) => of(|bits| f64::from(bits as u8 as i8)),
+            Type::U(8) => of(|bits| f64::from(bits as u8)),
+            Type::S(_) => of(|bits| f64::from(bits as i32)),
+            _ => of(|bits| f64::from(bits as u32)),
         }
     }
 
-    /// The bits of a number as an element.
-    pub(crate) fn bits(&self, number: f64) -> u64 {
+    fn gather_by(&self, registers: &[&Lanes], read: impl Fn(u64) -> f64) -> Vec<f64> {
+        let mut matrix = vec![0.0; self.rows * self.cols];
+        let bits = self.element.bits();
+        let mut places = self.places.iter();
+        for lane in 0..32 {
+            for register in registers {
+                for part in 0..self.per_register() as u32 {
+                    let place = *places.next().expect("there is one for each element");
+                    matrix[usize::from(place)] = read(register[lane] >> (part * bits));
+                }
+            }
+        }
+        matrix
+    }
+
+    /// What a matrix by rows has in one of the registers.
+    pub(crate) fn scatter(&self, matrix: &[f64], register: usize) -> Lanes {
         match self.element {
             Type::F16 => {
-                crate::ops::rounding::short::<f16>(number, crate::ops::rounding::Rounding::Nearest).bits()
+                self.scatter_by(matrix, register, |number| short::<f16>(number, Rounding::Nearest).bits())
             }
-            Type::F64 => number.bits(),
+            Type::F64 => self.scatter_by(matrix, register, f64::bits),
             // Integers wrap.
-            Type::S(_) | Type::U(_) => u64::from(number as i64 as u32),
-            _ => (number as f32).bits(),
+            Type::S(_) | Type::U(_) => {
+                self.scatter_by(matrix, register, |number| u64::from(number as i64 as u32))
+            }
+            _ => self.scatter_by(matrix, register, |number| (number as f32).bits()),
         }
+    }
+
+    fn scatter_by(&self, matrix: &[f64], register: usize, bits: impl Fn(f64) -> u64) -> Lanes {
+        let (per_lane, per_register) = (self.per_lane(), self.per_register());
+        let mut lanes = [0; 32];
+        for (lane, all) in lanes.iter_mut().enumerate() {
+            for part in 0..per_register {
+                let place = self.places[lane * per_lane + register * per_register + part];
+                *all |= bits(matrix[usize::from(place)]) << (part as u32 * self.element.bits() % 64);
+            }
+        }
+        lanes
     }
 }
 

@@ -221,6 +221,32 @@ impl Memory {
         Ok(())
     }
 
+    /// Reads up to 16 bytes at a multiple of their number, for one lane.
+    pub(crate) fn read_few(
+        &mut self,
+        address: u64,
+        len: usize,
+        purpose: Purpose,
+    ) -> Result<[u8; 16], String> {
+        let mut bytes = [0; 16];
+        let plain = matches!(purpose, Purpose::Block { strong: false, .. });
+        if let Some(at) = self.find(address, len)
+            && let Allocation { base, storage: Storage::Own(data), written: Some(written), stamps, .. } =
+                &self.allocations[at]
+            && (stamps.is_empty() || !plain)
+        {
+            let offset = (address - base) as usize;
+            // Aligned as they are, their bits lie in one word.
+            let wanted = !0 >> (64 - len);
+            if written[offset / 64] >> (offset % 64) & wanted == wanted {
+                copy_few(&data[offset..offset + len], &mut bytes);
+                return Ok(bytes);
+            }
+        }
+        self.read(address, &mut bytes[..len], purpose)?;
+        Ok(bytes)
+    }
+
     /// Writes bytes.
     pub(crate) fn write(&mut self, address: u64, bytes: &[u8], purpose: Purpose) -> Result<(), String> {
         let (at, offset) = self.locate(address, bytes.len())?;
@@ -370,6 +396,18 @@ impl Storage {
             Self::Own(data) => data[offset..offset + bytes.len()].copy_from_slice(bytes),
             Self::Host(memory) => memory.put(offset, bytes),
         }
+    }
+}
+
+/// Copies 1, 2, 4, 8 or 16 bytes.
+pub(crate) fn copy_few(from: &[u8], to: &mut [u8; 16]) {
+    match from.len() {
+        1 => to[0] = from[0],
+        2 => to[..2].copy_from_slice(from),
+        4 => to[..4].copy_from_slice(from),
+        8 => to[..8].copy_from_slice(from),
+        16 => to.copy_from_slice(from),
+        len => to[..len].copy_from_slice(from),
     }
 }
 

@@ -54,13 +54,22 @@ pub(crate) fn bank_conflicts(addresses: &[u64; 32], bytes: u64, mask: Mask) -> u
 fn phase(addresses: &[u64; 32], bytes: u64, mask: Mask, lanes: std::ops::Range<usize>) -> u64 {
     let mut words = [0; 32];
     let mut len = 0;
+    // Mostly each bank has one word: then there is nothing to count.
+    let mut of_bank = [u64::MAX; 32];
+    let mut differ = false;
     for lane in lanes.filter(|lane| mask >> lane & 1 == 1) {
         for word in addresses[lane] / 4..(addresses[lane] + bytes).div_ceil(4) {
+            let first = &mut of_bank[word as usize % 32];
+            differ |= *first != word && *first != u64::MAX;
+            *first = word;
             words[len] = word;
             len += 1;
         }
     }
-    let words = &mut words[..len];
+    if differ { most_words_of_a_bank(&mut words[..len]) - 1 } else { 0 }
+}
+
+fn most_words_of_a_bank(words: &mut [u64]) -> u64 {
     words.sort_unstable();
     let mut of_bank = [0u64; 32];
     let mut last = None;
@@ -70,7 +79,7 @@ fn phase(addresses: &[u64; 32], bytes: u64, mask: Mask, lanes: std::ops::Range<u
         }
         last = Some(*word);
     }
-    of_bank.into_iter().max().unwrap_or(0).saturating_sub(1)
+    of_bank.into_iter().max().unwrap_or(1)
 }
 
 #[cfg(test)]

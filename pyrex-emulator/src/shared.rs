@@ -47,8 +47,8 @@ pub(crate) struct Shared {
     granules: Vec<Granule>,
     /// Whose atomics there were on a granule since it was written.
     atomics: HashMap<usize, Touched>,
-    /// How many bytes a granule has.
-    granule: usize,
+    /// The logarithm of how many bytes a granule has.
+    granule_shift: u32,
     /// Who knows what of whom.
     pub(crate) clocks: Clocks,
 }
@@ -56,12 +56,11 @@ pub(crate) struct Shared {
 impl Shared {
     /// `len` bytes that nobody wrote; accesses are of `granule` bytes or multiples.
     pub(crate) fn new(len: u32, granule: u32, num_warps: usize) -> Self {
-        let granule = granule as usize;
         Self {
             data: vec![0; len as usize],
-            granules: vec![Granule::default(); (len as usize).div_ceil(granule)],
+            granules: vec![Granule::default(); len.div_ceil(granule) as usize],
             atomics: HashMap::new(),
-            granule,
+            granule_shift: granule.trailing_zeros(),
             clocks: Clocks::new(num_warps),
         }
     }
@@ -84,7 +83,7 @@ impl Shared {
     }
 
     fn granules_of(&self, range: &Range<usize>) -> Range<usize> {
-        range.start / self.granule..range.end.div_ceil(self.granule)
+        range.start >> self.granule_shift..((range.end - 1) >> self.granule_shift) + 1
     }
 
     /// Reads bytes; `whole_warp` if all its lanes get them.
@@ -176,7 +175,7 @@ impl Shared {
     }
 
     fn unreadable(&self, at: usize) -> String {
-        let byte = at * self.granule;
+        let byte = at << self.granule_shift;
         let Granule { written, state, .. } = self.granules[at];
         match state {
             State::Pending => format!(
@@ -193,7 +192,7 @@ impl Shared {
     }
 
     fn race_with(&self, at: usize, now: &str, (warp, lane): (u8, u8), before: &str) -> String {
-        let (byte, who) = (at * self.granule, name(warp, lane));
+        let (byte, who) = (at << self.granule_shift, name(warp, lane));
         format!("byte {byte:#x} of shared memory is {now} and {who} has {before} it, with no barrier between")
     }
 }

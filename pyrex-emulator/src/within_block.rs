@@ -77,11 +77,13 @@ impl Clocks {
     }
 
     /// What a write of `by` is noted as.
+    #[inline]
     pub(crate) fn written(&self, by: Thread) -> Written {
         Written { when: self.now[by.0].0, warp: by.0 as u8, lane: by.1 as u8 }
     }
 
     /// Whether a write happened before what `by` does now, or what its whole warp does.
+    #[inline(always)]
     pub(crate) fn knows(&self, by: Thread, written: Written, whole_warp: bool) -> bool {
         let warp = usize::from(written.warp);
         written.when <= self.known[by.0].clock[warp]
@@ -94,11 +96,15 @@ impl Clocks {
     }
 
     /// What was touched, with one more thread, or all of its warp, that does so now.
+    #[inline(always)]
     pub(crate) fn touch(&self, before: Touched, by: Thread, whole_warp: bool) -> Touched {
         let lane = if whole_warp { MANY } else { by.1 as u8 };
         let warps = 1 << by.0;
         let (clock, barriers) = self.now[by.0];
-        if before.warps == warps && before.clock == clock && before.lane == lane {
+        let is_same = before.warps == warps && before.clock == clock && before.lane == lane;
+        let is_among =
+            before.warps.count_ones() > 1 && before.warps & warps != 0 && before.barriers >= barriers;
+        if is_same || is_among {
             return before;
         }
         if before.warps == 0 || lanes_of(before.warps).all(|warp| self.knows_touch(by, before, warp)) {
@@ -116,7 +122,11 @@ impl Clocks {
     }
 
     /// One of those who touched something of whom `by` does not know it: warp, and lane or `MANY`.
+    #[inline]
     pub(crate) fn unknown(&self, by: Thread, touched: Touched) -> Option<(u8, u8)> {
+        if touched.warps == 0 {
+            return None;
+        }
         let unknown = lanes_of(touched.warps).find(|warp| {
             let is_own = *warp == by.0
                 && touched.warps.count_ones() == 1

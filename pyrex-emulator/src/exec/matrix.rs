@@ -65,47 +65,31 @@ impl Warp {
     }
 
     fn multiply(&mut self, op: &Multiply) {
-        let [m, n, k] = op.shape.sizes;
+        let [_, n, k] = op.shape.sizes;
         let a = self.gather(op, Role::A, &op.a);
         let b = self.gather(op, Role::B, &op.b);
         let mut c = self.gather(op, Role::C, &op.c);
         // Products are exact in f64, and their sum is rounded once at the end.
-        for row in 0..m {
-            let sums = &mut c[row * n..(row + 1) * n];
-            for at in 0..k {
-                let factor = a[row * k + at];
-                for (sum, b) in sums.iter_mut().zip(&b[at * n..(at + 1) * n]) {
-                    *sum += factor * b;
-                }
+        for (sums, a) in c.chunks_exact_mut(n).zip(a.chunks_exact(k)) {
+            match n {
+                8 => add_products::<8>(sums, a, &b),
+                32 => add_products::<32>(sums, a, &b),
+                _ => add_products::<16>(sums, a, &b),
             }
         }
         let layout = op.shape.layout(Role::D);
         if op.shape.clamps {
             c.iter_mut().for_each(|sum| *sum = sum.clamp(f64::from(i32::MIN), f64::from(i32::MAX)));
         }
-        let (per_register, bits) = (layout.per_register(), layout.element.bits() as usize);
         for (register, slot) in op.d.iter().enumerate() {
-            self.registers[*slot as usize] = std::array::from_fn(|lane| {
-                (0..per_register).fold(0, |all, part| {
-                    let (row, col) = layout.place(lane, register * per_register + part);
-                    all | layout.bits(c[row * n + col]) << (part * bits)
-                })
-            });
+            self.registers[*slot as usize] = layout.scatter(&c, register);
         }
     }
 
     /// A matrix by rows, from its fragment.
     fn gather(&self, op: &Multiply, role: Role, registers: &[Slot]) -> Vec<f64> {
-        let layout = op.shape.layout(role);
         let registers: Vec<&Lanes> = registers.iter().map(|slot| &self.registers[*slot as usize]).collect();
-        let mut matrix = vec![0.0; layout.rows * layout.cols];
-        for lane in 0..32 {
-            for index in 0..layout.per_lane() {
-                let (row, col) = layout.place(lane, index);
-                matrix[row * layout.cols + col] = layout.get(&registers, lane, index);
-            }
-        }
-        matrix
+        op.shape.layout(role).gather(&registers)
     }
 
     /// Where element `index` of each lane lies.
@@ -172,6 +156,18 @@ impl Warp {
         }
         Ok(())
     }
+}
+
+/// Adds the products of a row of `A` with `B`, of `N` columns.
+fn add_products<const N: usize>(sums: &mut [f64], a: &[f64], b: &[f64]) {
+    let mut all = [0.0; N];
+    all.copy_from_slice(sums);
+    for (factor, b) in a.iter().zip(b.chunks_exact(N)) {
+        for (sum, b) in all.iter_mut().zip(b) {
+            *sum += factor * b;
+        }
+    }
+    sums.copy_from_slice(&all);
 }
 
 /// Counts what is moved; how a device groups the elements of a fragment is not known.

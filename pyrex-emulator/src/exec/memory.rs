@@ -5,6 +5,7 @@ use crate::decode::windows::{LOCAL, PARAMETER, SHARED, WINDOW};
 use crate::fault::Trouble;
 use crate::kernel::{Access, AddressSpace, Slot};
 use crate::lanes::{Mask, lanes_of};
+use crate::memory::copy_few;
 use crate::report::{bank_conflicts, sectors};
 use crate::shared::Write;
 use crate::types::{sign_extend, truncate};
@@ -50,13 +51,13 @@ impl Warp {
         for (space, lanes) in spaces.into_iter().filter(|(_, lanes)| *lanes != 0) {
             note(env, space, &addresses, (len, lanes), false);
             for lane in lanes_of(lanes) {
-                let mut buffer = [0; 32];
                 let address = aligned(addresses[lane], len, lane)?;
-                self.fetch(space, address, &mut buffer[..len], (lane, access.is_strong), env)
+                let buffer = self
+                    .fetch(space, (address, len), (lane, access.is_strong), env)
                     .map_err(|what| Trouble::lane(lane, what))?;
-                for (slot, element) in d.iter().zip(buffer.chunks_exact(bytes)) {
+                for (slot, at) in d.iter().zip((0..).step_by(bytes)) {
                     let Some(slot) = slot else { continue };
-                    let value = number(element);
+                    let value = element(&buffer, at, bytes);
                     self.registers[*slot as usize][lane] = match sign_from {
                         Some(from) => truncate(sign_extend(value, from), width),
                         None => value,
@@ -70,34 +71,31 @@ impl Warp {
     fn fetch(
         &mut self,
         space: AddressSpace,
-        address: u64,
-        buffer: &mut [u8],
+        (address, len): (u64, usize),
         (lane, strong): (usize, bool),
         env: &mut Env<'_>,
-    ) -> Result<(), String> {
+    ) -> Result<[u8; 16], String> {
+        let mut buffer = [0; 16];
         match space {
             AddressSpace::Shared => {
-                let found = env.shared.read(address, buffer.len(), (self.number, lane), false)?;
-                buffer.copy_from_slice(found);
+                copy_few(env.shared.read(address, len, (self.number, lane), false)?, &mut buffer);
             }
-            AddressSpace::Local => {
-                buffer.copy_from_slice(&self.local[self.local_range(address, buffer.len(), lane)?])
-            }
+            AddressSpace::Local => copy_few(&self.local[self.local_range(address, len, lane)?], &mut buffer),
             AddressSpace::Parameter => {
-                let range = address as usize..(address as usize).saturating_add(buffer.len());
+                let range = address as usize..(address as usize).saturating_add(len);
                 let found =
                     env.parameters.get(range).ok_or_else(|| format!("no parameter at {address:#x}"))?;
-                buffer.copy_from_slice(found);
+                copy_few(found, &mut buffer);
             }
             AddressSpace::Global | AddressSpace::Constant | AddressSpace::Generic => {
                 let purpose = env.purpose(strong);
-                env.memory.read(address, buffer, purpose)?;
+                buffer = env.memory.read_few(address, len, purpose)?;
                 if strong {
                     env.memory.meet(env.block, address);
                 }
             }
         }
-        Ok(())
+        Ok(buffer)
     }
 
     pub(super) fn store(
@@ -112,15 +110,16 @@ impl Warp {
         let (addresses, spaces) = self.addresses(access, active);
         for (space, lanes) in spaces.into_iter().filter(|(_, lanes)| *lanes != 0) {
             note(env, space, &addresses, (len, lanes), true);
-            let mut done: Vec<(u64, [u8; 32])> = Vec::new();
+            // Lanes that write the same to one place in one instruction do no harm.
+            let mut done: Vec<(u64, [u8; 16])> = Vec::new();
+            let may_meet = space == AddressSpace::Shared && !is_ascending(&addresses, lanes);
             for lane in lanes_of(lanes) {
-                let mut buffer = [0; 32];
+                let mut buffer = [0; 16];
                 for (slot, element) in s.iter().zip(buffer.chunks_exact_mut(bytes)) {
                     element.copy_from_slice(&self.registers[*slot as usize][lane].to_le_bytes()[..bytes]);
                 }
                 let address = aligned(addresses[lane], len, lane)?;
-                // Lanes that write the same to one place in one instruction do no harm.
-                if space == AddressSpace::Shared {
+                if may_meet {
                     if done.contains(&(address, buffer)) {
                         continue;
                     }
@@ -256,6 +255,7 @@ pub(super) fn note(
 }
 
 /// `address`, if it is a multiple of `len`.
+#[inline]
 pub(super) fn aligned(address: u64, len: usize, lane: usize) -> Result<u64, Trouble> {
     match address.is_multiple_of(len as u64) {
         true => Ok(address),
@@ -263,6 +263,21 @@ pub(super) fn aligned(address: u64, len: usize, lane: usize) -> Result<u64, Trou
             lane,
             format_args!("{address:#x} is not at a multiple of {len}, as {len} bytes must be"),
         )),
+    }
+}
+
+/// Whether each lane's address is above that of the lane before.
+fn is_ascending(addresses: &Addresses, lanes: Mask) -> bool {
+    let mut last = None;
+    lanes_of(lanes).all(|lane| last.replace(addresses[lane]).is_none_or(|last| last < addresses[lane]))
+}
+
+/// The element of `bytes` bytes at byte `at`.
+#[inline]
+fn element(buffer: &[u8; 16], at: usize, bytes: usize) -> u64 {
+    match bytes {
+        4 => u64::from(u32::from_le_bytes([buffer[at], buffer[at + 1], buffer[at + 2], buffer[at + 3]])),
+        _ => number(&buffer[at..at + bytes]),
     }
 }
 
