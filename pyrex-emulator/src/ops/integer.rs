@@ -261,8 +261,8 @@ fn permute(op: &Opcode<'_>) -> Option<Map> {
     let mode = op.modifiers.iter().find(|modifier| Type::named(modifier).is_none());
     Some(match mode {
         None => by(|c| [0, 4, 8, 12].map(|shift| c >> shift & 0xf)),
-        Some(&"f4e") => by(|c| [0, 1, 2, 3].map(|at: u32| c.wrapping_add(at) & 7)),
-        Some(&"b4e") => by(|c| [0, 7, 6, 5].map(|at: u32| c.wrapping_add(at) & 7)),
+        Some(&"f4e") => by(|c| [0, 1, 2, 3].map(|at: u32| ((c & 3) + at) & 7)),
+        Some(&"b4e") => by(|c| [0, 7, 6, 5].map(|at: u32| ((c & 3) + at) & 7)),
         Some(&"rc8") => by(|c| [c & 3; 4]),
         Some(&"rc16") => by(|c| [0, 1, 0, 1].map(|at| (c & 1) * 2 + at)),
         Some(&"ecl") => by(|c| [0, 1, 2, 3].map(|at: u32| at.max(c & 3))),
