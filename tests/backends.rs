@@ -362,7 +362,8 @@ impl Paged {
         for p in positions {
             starts.push(starts[starts.len() - 1] + p.len() as u32);
         }
-        let queries = Queries { positions: u32s(&positions.concat()), query_start: u32s(&starts) };
+        let queries =
+            Queries { positions: u32s(&positions.concat()), query_start: u32s(&starts), num_single: 0 };
         let q = noise_as(dtype, &[positions.concat().len(), heads, head_dim], 17);
         let scale = 1.0 / (head_dim as f32).sqrt();
         let got = paged_attention_at(level, &q, &kv, &queries, window, scale).expect("fits");
@@ -429,7 +430,7 @@ fn window_of_w_sees_w_keys() {
     let counted = counted.and_then(|x| x.contiguous()).expect("contiguous");
     let tables = Tensor::new(&[[0u32, 1]], &Device::Cpu).expect("a table");
     let kv = PagedKv { keys: &keys, values: &counted, block_tables: &tables, block_size: 5 };
-    let queries = Queries { positions: u32s(&[9]), query_start: u32s(&[0, 1]) };
+    let queries = Queries { positions: u32s(&[9]), query_start: u32s(&[0, 1]), num_single: 0 };
     everywhere(|level, dtype| {
         let q = noise_as(dtype, &[1, 1, 32], 1);
         let out = paged_attention_at(level, &q, &kv, &queries, Some(3), 1.0).expect("fits");
@@ -458,7 +459,7 @@ fn attention_of_no_rows_is_empty() {
     let pool = noise(&[4, 1, 32], 1);
     let tables = Tensor::zeros((1, 1), DType::U32, &Device::Cpu).expect("a table");
     let kv = PagedKv { keys: &pool, values: &pool, block_tables: &tables, block_size: 4 };
-    let queries = Queries { positions: u32s(&[]), query_start: u32s(&[0, 0]) };
+    let queries = Queries { positions: u32s(&[]), query_start: u32s(&[0, 0]), num_single: 0 };
     everywhere(|level, dtype| {
         let q = Tensor::zeros((0, 2, 32), dtype, &Device::Cpu).expect("an empty tensor");
         let out = paged_attention_at(level, &q, &kv, &queries, None, 1.0).expect("no rows are fine");
@@ -474,7 +475,7 @@ fn attention_outside_the_cache_is_an_error() {
     let attend = |table: &[u32], block_size: usize, position: u32, starts: &[u32]| {
         let tables = u32s(table).reshape((1, table.len())).expect("a table");
         let kv = PagedKv { keys: &pool, values: &pool, block_tables: &tables, block_size };
-        let queries = Queries { positions: u32s(&[position]), query_start: u32s(starts) };
+        let queries = Queries { positions: u32s(&[position]), query_start: u32s(starts), num_single: 0 };
         paged_attention_at(Level::Widest, &q, &kv, &queries, None, 1.0)
     };
     attend(&[1, 0], 4, 7, &[0, 1]).expect("inside");

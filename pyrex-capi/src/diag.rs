@@ -8,7 +8,7 @@ use crate::options::{parsed, some};
 use crate::prompt::pyrex_prompt_t;
 use crate::status::{Failure, c_string, pyrex_status_t};
 use pyrex_core::{
-    ActivationDtype, Comparison, DeviceChoice, DumpFile, DumpInput, DumpOptions, Faults, Input, LoadOptions,
+    ActivationDtype, Comparison, DeviceChoice, DumpFile, DumpInput, DumpOptions, Input, LoadOptions,
     ModelSource, Outcome, Threshold, compare, dump, load,
 };
 use std::ffi::{CString, c_char};
@@ -81,14 +81,7 @@ unsafe fn dump_options(
     };
     let device: DeviceChoice = device.unwrap_or_default();
     let dtype: ActivationDtype = dtype.unwrap_or(device.default_dtype());
-    let load_options = LoadOptions {
-        source: ModelSource::Path(model.into()),
-        device: device.open()?,
-        dtype: dtype.dtype(),
-        format: Default::default(),
-        progress: None,
-        faults: Faults::default(),
-    };
+    let load_options = LoadOptions::new(ModelSource::Path(model.into()), device.open()?, dtype.dtype());
     let dump_options = DumpOptions {
         taps,
         steps: some(steps).unwrap_or(0),

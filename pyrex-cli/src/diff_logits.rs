@@ -3,7 +3,7 @@
 use crate::fail::Failure;
 use crate::options::{RunArguments, Weights, at_least_one, folder};
 use clap::{Args, ValueEnum};
-use pyrex_core::{Candidate, DeviceChoice, DumpFile, LogitsDiff, Position, TokenBytes, diff_logits};
+use pyrex_core::{Candidate, DumpFile, LogitsDiff, Position, TokenBytes, diff_logits};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::{Write, stdout};
@@ -48,7 +48,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let vocabulary = match &arguments.model {
         None => Vec::new(),
         Some(path) => {
-            let run = RunArguments { device: DeviceChoice::Cpu, dtype: None };
+            let run = RunArguments::default();
             run.load(&folder(path)?, Weights::Safetensors)?.processor.vocabulary()
         }
     };

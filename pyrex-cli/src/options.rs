@@ -5,8 +5,8 @@ use crate::fail::Failure;
 use crate::progress;
 use clap::{Args, ValueEnum};
 use pyrex_core::{
-    ActivationDtype, Chat, DeviceChoice, EngineOptions, Faults, LoadFormat, LoadOptions, LoadedModel,
-    Message, ModelInput, ModelSource, Part, Prompt, load,
+    ActivationDtype, Chat, DeviceChoice, EngineOptions, LoadFormat, LoadOptions, LoadedModel, Message,
+    ModelInput, ModelSource, Part, Prompt, TablePlace, load,
 };
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -51,6 +51,12 @@ pub(crate) struct RunArguments {
     /// Dtype of the activations, f32 or bf16 [default: f32 on the CPU, bf16 on CUDA]
     #[arg(long)]
     pub(crate) dtype: Option<ActivationDtype>,
+    /// Dtype of the vision tower, f32 or bf16
+    #[arg(long, default_value_t = ActivationDtype::F32)]
+    pub(crate) vision_dtype: ActivationDtype,
+    /// Where large tables such as the per-layer embeddings lie, device or host
+    #[arg(long, default_value_t)]
+    pub(crate) tables: TablePlace,
 }
 
 /// How many threads it gets.
@@ -89,6 +95,17 @@ impl ModelArguments {
     }
 }
 
+impl Default for RunArguments {
+    fn default() -> Self {
+        Self {
+            device: DeviceChoice::Cpu,
+            dtype: None,
+            vision_dtype: ActivationDtype::F32,
+            tables: TablePlace::default(),
+        }
+    }
+}
+
 impl RunArguments {
     /// The dtype of the activations.
     pub(crate) fn dtype(&self) -> ActivationDtype {
@@ -100,6 +117,8 @@ impl RunArguments {
         EngineOptions {
             device: self.device,
             dtype: self.dtype,
+            vision_dtype: self.vision_dtype,
+            tables: self.tables,
             num_threads: threads.num_threads,
             progress: progress::on_terminal(),
             ..EngineOptions::new(model)
@@ -109,12 +128,11 @@ impl RunArguments {
     /// Loads the model of `source`, without an engine.
     pub(crate) fn load(&self, source: &ModelSource, weights: Weights) -> Result<LoadedModel, Failure> {
         Ok(load(&LoadOptions {
-            source: source.clone(),
-            device: self.device.open()?,
-            dtype: self.dtype().dtype(),
+            vision_dtype: self.vision_dtype.dtype(),
+            tables: self.tables,
             format: weights.format(),
             progress: progress::on_terminal(),
-            faults: Faults::default(),
+            ..LoadOptions::new(source.clone(), self.device.open()?, self.dtype().dtype())
         })?)
     }
 }

@@ -195,6 +195,7 @@ fn decode() -> Result<()> {
         let queries = Queries {
             positions: Tensor::full(context as u32 - 1, sequences, &Device::Cpu)?,
             query_start: Tensor::arange(0, sequences as u32 + 1, &Device::Cpu)?,
+            num_single: sequences,
         };
         let q = Tensor::randn(0f32, 1.0, (sequences, 8, head_dim), &Device::Cpu)?;
         for threads in [1, 2] {

@@ -46,12 +46,8 @@ impl Tap for Count {
 fn main() -> Result<()> {
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../reference/configs/e2b-10layers.json");
     let mut loaded = load(&LoadOptions {
-        source: ModelSource::Path(config),
-        device: Device::Cpu,
-        dtype: DType::F32,
         format: LoadFormat::Dummy,
-        progress: None,
-        faults: Faults::default(),
+        ..LoadOptions::new(ModelSource::Path(config), Device::Cpu, DType::F32)
     })?;
     let ns_per_call = unwatched_call()?;
     let loaded = &mut loaded;

@@ -100,12 +100,17 @@ impl Batch {
         let wanted_positions = rows.wanted.iter().map(|&row| rows.positions[row as usize]).collect();
         Ok(Self {
             input_ids: u32s(rows.input_ids)?,
-            queries: Queries { positions: u32s(rows.positions)?, query_start: u32s(rows.query_start)? },
+            queries: Queries {
+                positions: u32s(rows.positions)?,
+                num_single: num_single(&rows.query_start),
+                query_start: u32s(rows.query_start)?,
+            },
             tables: (0..num_groups).map(group).collect::<Result<_>>()?,
             block_size,
             logit_rows: u32s(rows.wanted)?,
             logit_queries: Queries {
                 positions: u32s(wanted_positions)?,
+                num_single: num_single(&rows.wanted_start),
                 query_start: u32s(rows.wanted_start)?,
             },
             soft_tokens: None,
@@ -173,6 +178,11 @@ impl HostTables {
             block_tables: Tensor::from_vec(self.blocks, (self.num_sequences, table_len), device)?,
         })
     }
+}
+
+/// How many of the first sequences have one row or none.
+fn num_single(starts: &[u32]) -> usize {
+    starts.windows(2).take_while(|pair| pair[1] - pair[0] <= 1).count()
 }
 
 struct HostRows {

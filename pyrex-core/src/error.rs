@@ -124,6 +124,7 @@ impl From<candle_core::Error> for Error {
         let text = error.to_string();
         let line = text.lines().next().unwrap_or_default();
         match error {
+            candle_core::Error::Cuda(_) if text.contains("OUT_OF_MEMORY") => Self::out_of_memory(line),
             candle_core::Error::Cuda(_) => Self::device(line),
             _ => Self::internal(line),
         }

@@ -58,3 +58,4 @@ pub use models::{
 pub use ops::matrix::SharedBytes;
 pub use prompt::detokenizer::TokenBytes;
 pub use prompt::{Chat, Content, EncodedImage, EncodedPrompt, ImageBytes, Message, Part, Prompt};
+pub use weights::TablePlace;

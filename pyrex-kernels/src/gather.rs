@@ -187,12 +187,28 @@ pub fn write_slots(
 /// # Errors
 /// `Arguments` if the buffers do not fit; what the queue says.
 pub fn copy_blocks(queue: &dyn Queue, pool: Buffer<'_>, pairs: Buffer<'_>, block_len: usize) -> Result<()> {
+    let (from, to, count) = by_pairs(pairs)?;
+    move_rows(queue, &Move { source: pool, from, target: pool, to, count, width: block_len })
+}
+
+/// `target[to] = source[from]` for each of `pairs`, `[n, 2]` u32: from and to. `source`, `target`: u32. A pair whose `to` the target
+/// has not is nobody's; one whose `from` the source has not writes `u32::MAX`.
+///
+/// # Errors
+/// `Arguments` if the buffers do not fit; what the queue says.
+pub fn copy_ids(queue: &dyn Queue, source: Buffer<'_>, pairs: Buffer<'_>, target: Buffer<'_>) -> Result<()> {
+    let (from, to, count) = by_pairs(pairs)?;
+    move_rows(queue, &Move { source, from, target, to, count, width: 1 })
+}
+
+/// Both lists of `[n, 2]` pairs, and `n`.
+fn by_pairs<'a>(pairs: Buffer<'a>) -> Result<(Option<Buffer<'a>>, Option<Buffer<'a>>, usize)> {
     if !pairs.len().is_multiple_of(2) {
         return Err(Error::arguments(format_args!("pairs has {} elements, expected two each", pairs.len())));
     }
     let count = pairs.len() / 2;
-    let (from, to) = (Some(pairs), Some(if count == 0 { pairs } else { pairs.slice(1, pairs.len() - 1)? }));
-    move_rows(queue, &Move { source: pool, from, target: pool, to, count, width: block_len })
+    let to = if count == 0 { pairs } else { pairs.slice(1, pairs.len() - 1)? };
+    Ok((Some(pairs), Some(to), count))
 }
 
 /// Rows of one buffer that go to rows of another: by lists of u32, or in order.

@@ -3,7 +3,7 @@
 mod support;
 
 use pyrex_kernels::gather::{
-    Gather, PerLayer, Scatter, copy_blocks, gather_rows, mask_ids, per_layer_inputs, scatter_rows,
+    Gather, PerLayer, Scatter, copy_blocks, copy_ids, gather_rows, mask_ids, per_layer_inputs, scatter_rows,
     select_rows, write_slots,
 };
 use pyrex_kernels::norm::Norm;
@@ -367,4 +367,20 @@ fn nothing_is_nothing_and_what_does_not_fit_is_refused() {
     refused(run(PerLayer { norm: Norm { weight: Some(out), ..norm }, ..inputs }), "norm.weight has 8 F32");
     let unknown: Buffer<'_> = queue.unwritten(Element::U8, 12);
     refused(run(PerLayer { table: unknown, ..inputs }), "table has U8");
+}
+
+#[test]
+fn ids_are_copied_by_pairs() {
+    let queue = Emulated::default();
+    let source = queue.upload_u32(&[10, 11, 12]);
+    let target = queue.upload_u32(&[0, 1, 2, 3]);
+    let pairs = queue.upload_u32(&[2, 0, 0, 3, 9, 1, 1, 9]);
+    copy_ids(&queue, source, pairs, target).expect("it fits");
+    assert_eq!(
+        queue.download_u32(target),
+        [12, u32::MAX, 2, 10],
+        "a source that is not there is told, a target is not"
+    );
+    let odd = queue.upload_u32(&[0, 1, 2]);
+    assert!(copy_ids(&queue, source, odd, target).is_err());
 }

@@ -5,7 +5,7 @@ use crate::bundled;
 use crate::fail::Failure;
 use crate::options::{at_least_one, folder};
 use clap::Args;
-use pyrex_core::{ActivationDtype, DeviceChoice, EngineOptions, ModelSource, Progress};
+use pyrex_core::{ActivationDtype, DeviceChoice, EngineOptions, ModelSource, Progress, TablePlace};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,6 +25,14 @@ pub(crate) struct EngineSettings {
     #[arg(long)]
     #[serde(with = "as_text", skip_serializing_if = "Option::is_none")]
     pub(crate) dtype: Option<ActivationDtype>,
+    /// Dtype of the vision tower, f32 or bf16 [default: f32]
+    #[arg(long)]
+    #[serde(with = "as_text", skip_serializing_if = "Option::is_none")]
+    pub(crate) vision_dtype: Option<ActivationDtype>,
+    /// Where large tables such as the per-layer embeddings lie, device or host [default: device]
+    #[arg(long)]
+    #[serde(with = "as_text", skip_serializing_if = "Option::is_none")]
+    pub(crate) tables: Option<TablePlace>,
     /// Threads that compute [default: one per core]
     #[arg(long, visible_alias = "threads", value_name = "N", value_parser = at_least_one)]
     pub(crate) num_threads: Option<usize>,
@@ -59,6 +67,8 @@ impl EngineSettings {
             model: self.model.or(other.model),
             device: self.device.or(other.device),
             dtype: self.dtype.or(other.dtype),
+            vision_dtype: self.vision_dtype.or(other.vision_dtype),
+            tables: self.tables.or(other.tables),
             num_threads: self.num_threads.or(other.num_threads),
             max_model_len: self.max_model_len.or(other.max_model_len),
             max_batch_tokens: self.max_batch_tokens.or(other.max_batch_tokens),
@@ -77,6 +87,8 @@ impl EngineSettings {
             model: None,
             device: Some(options.device),
             dtype: options.dtype,
+            vision_dtype: Some(options.vision_dtype),
+            tables: Some(options.tables),
             num_threads: options.num_threads,
             max_model_len: options.max_model_len,
             max_batch_tokens: Some(options.max_batch_tokens),
@@ -112,6 +124,8 @@ impl EngineSettings {
         Ok(EngineOptions {
             device: self.device(),
             dtype: self.dtype,
+            vision_dtype: self.vision_dtype.unwrap_or(defaults.vision_dtype),
+            tables: self.tables.unwrap_or(defaults.tables),
             num_threads: self.num_threads,
             max_model_len: self.max_model_len,
             max_batch_tokens: self.max_batch_tokens.unwrap_or(defaults.max_batch_tokens),

@@ -4,7 +4,7 @@ use super::{FAMILIES, Family, LoadedModel, SamplingDefaults};
 use crate::error::{Error, Result};
 use crate::fault::Faults;
 use crate::ops::matrix::SharedBytes;
-use crate::weights::mmap;
+use crate::weights::{TablePlace, mmap};
 use candle_core::{DType, Device};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -45,12 +45,32 @@ pub struct LoadOptions {
     pub device: Device,
     /// The dtype of the activations: f32 or bf16.
     pub dtype: DType,
+    /// The dtype of the vision tower's activations.
+    pub vision_dtype: DType,
+    /// Where the tables lie of which single rows are read.
+    pub tables: TablePlace,
     /// Where the weights come from.
     pub format: LoadFormat,
     /// Told how far the weights are; may end the loading.
     pub progress: Option<Progress>,
     /// Mistakes to plant: none outside of tests.
     pub faults: Faults,
+}
+
+impl LoadOptions {
+    /// A checkpoint's own weights, for `device`, with activations in `dtype` and whatever else is usual.
+    pub fn new(source: ModelSource, device: Device, dtype: DType) -> Self {
+        Self {
+            source,
+            device,
+            dtype,
+            vision_dtype: DType::F32,
+            tables: TablePlace::default(),
+            format: LoadFormat::default(),
+            progress: None,
+            faults: Faults::default(),
+        }
+    }
 }
 
 impl ModelSource {

@@ -7,6 +7,7 @@ use crate::fault::{Fault, Faults};
 use crate::kv::LayerKv;
 use crate::ops::attention::{PagedKv, paged_attention, paged_reference};
 use crate::ops::gather::write_slots;
+use crate::ops::heads::{CacheWrite, norm_rope, write_keys_values};
 use crate::ops::rope::{RopeTable, rope};
 use crate::trace::Tap;
 use crate::weights::Weights;
@@ -106,12 +107,20 @@ impl Attention {
     ) -> Result<()> {
         let Some(own) = &self.key_value else { return Ok(()) };
         let heads = (x.dim(0)?, self.shape.num_key_value_heads, self.shape.head_dim);
+        let slot_mapping = &batch.group(kv.group)?.slot_mapping;
+        if let (Some(k_norm), Some(v_norm), false) =
+            (own.k_norm.fused(tap), own.v_norm.fused(tap), self.keys_as_values)
+        {
+            let (keys, values) = Linear::forward_pair(&own.k_proj, &own.v_proj, x)?;
+            let (keys, values) = (&keys.reshape(heads)?, &values.reshape(heads)?);
+            let new = CacheWrite { keys, values, k_norm, v_norm, rope: rope_table, slot_mapping };
+            return write_keys_values(&new, &kv.keys, &kv.values);
+        }
         let keys = own.k_proj.forward(tap, x)?.reshape(heads)?;
         let keys = rope(&own.k_norm.forward(tap, &keys)?, rope_table)?;
         let keys = tap.see(|| format!("{}.k_rope", self.path), keys)?;
         let values = own.v_proj.forward(tap, x)?.reshape(heads)?;
         let values = own.v_norm.forward(tap, &values)?;
-        let slot_mapping = &batch.group(kv.group)?.slot_mapping;
         write_slots(&kv.keys, slot_mapping, &keys)?;
         write_slots(&kv.values, slot_mapping, if self.keys_as_values { &keys } else { &values })
     }
@@ -132,7 +141,10 @@ impl Attention {
     ) -> Result<Tensor> {
         let heads = (x.dim(0)?, self.shape.num_attention_heads, self.shape.head_dim);
         let q = self.q_proj.forward(tap, x)?.reshape(heads)?;
-        let q = rope(&self.q_norm.forward(tap, &q)?, &rows.rope)?;
+        let q = match self.q_norm.fused(tap) {
+            Some(norm) => norm_rope(&q, norm, &rows.rope)?,
+            None => rope(&self.q_norm.forward(tap, &q)?, &rows.rope)?,
+        };
         let q = tap.see(|| format!("{}.q_rope", self.path), q)?;
         let paged = PagedKv {
             keys: &kv.keys,

@@ -3,8 +3,7 @@
 use crate::error::Result;
 use crate::fault::{Fault, Faults};
 use crate::ops::Matrix;
-use crate::ops::activation::scale;
-use crate::ops::gather::gather_rows;
+use crate::ops::gather::embed_rows;
 use crate::ops::matmul::matmul;
 use candle_core::{DType, Tensor};
 
@@ -33,7 +32,12 @@ impl Embedding {
     /// # Errors
     /// `InvalidRequest` if an id is not in the table.
     pub fn forward(&self, ids: &Tensor) -> Result<Tensor> {
-        scale(&gather_rows(&self.table, ids, self.dtype)?, self.factor)
+        embed_rows(&self.table, ids, self.factor, self.dtype)
+    }
+
+    /// The table, and the factor that its rows are multiplied by.
+    pub fn parts(&self) -> (&Matrix, f32) {
+        (&self.table, self.factor)
     }
 
     /// `hidden_states · tableᵀ`, unscaled: the tied output head. `[T, C]` to `[T, V]`.

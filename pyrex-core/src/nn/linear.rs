@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::fault::Fault;
 use crate::ops::Matrix;
-use crate::ops::matmul::{Clip, clipped_matmul, matmul};
+use crate::ops::matmul::{Clip, clipped_matmul, gated_matmul, matmul, matmul_pair};
 use crate::trace::Tap;
 use crate::weights::Weights;
 use candle_core::Tensor;
@@ -69,6 +69,23 @@ impl Linear {
         let x = tap.see(|| format!("{}.input_clamped", self.path), x)?;
         let y = tap.see(|| format!("{}.linear", self.path), matmul(&x, &self.weight)?)?;
         Ok(y.clamp(clip.output.0, clip.output.1)?)
+    }
+
+    /// `gelu_tanh(gate(x)) · up(x)`. Shown to nobody.
+    ///
+    /// # Errors
+    /// `Internal` if the widths differ.
+    pub fn forward_gated(gate: &Self, up: &Self, x: &Tensor) -> Result<Tensor> {
+        let bounds = |linear: &Self| linear.clip.unwrap_or(Clip::NONE);
+        gated_matmul(x, (&gate.weight, &bounds(gate)), (&up.weight, &bounds(up)))
+    }
+
+    /// The outputs of two linears without bounds. Shown to nobody.
+    ///
+    /// # Errors
+    /// `Internal` if the widths differ.
+    pub fn forward_pair(first: &Self, second: &Self, x: &Tensor) -> Result<(Tensor, Tensor)> {
+        matmul_pair(x, &first.weight, &second.weight)
     }
 
     /// Rows `rows` of the product alone: `[T, rows.len()]`. Shown to nobody.

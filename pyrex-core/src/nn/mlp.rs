@@ -24,6 +24,10 @@ impl GatedMlp {
     /// # Errors
     /// `Internal` if the widths differ; whatever the tap says.
     pub fn forward(&self, tap: &mut dyn Tap, x: &Tensor) -> Result<Tensor> {
+        if !tap.watching() {
+            let gated = Linear::forward_gated(&self.gate_proj, &self.up_proj, x)?;
+            return self.down_proj.forward(tap, &gated);
+        }
         let gate = self.gate_proj.forward(tap, x)?;
         let up = self.up_proj.forward(tap, x)?;
         let gated = tap.see(|| format!("{}.down_proj.input", self.path), gelu_mul(&gate, &up)?)?;

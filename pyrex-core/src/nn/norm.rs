@@ -2,7 +2,8 @@
 
 use crate::error::Result;
 use crate::fault::{Fault, Faults};
-use crate::ops::rms_norm::rms_norm;
+use crate::ops::activation;
+use crate::ops::rms_norm::{AddNorm, Norm, add_norm, rms_norm};
 use crate::trace::Tap;
 use crate::weights::Weights;
 use candle_core::{DType, Tensor};
@@ -46,5 +47,37 @@ impl RmsNorm {
             weight => rms_norm(x, weight.as_ref(), self.eps)?,
         };
         tap.see(|| self.path.clone(), normed)
+    }
+
+    /// The norm as an op that does more takes it.
+    pub fn parts(&self) -> Norm<'_> {
+        Norm { weight: self.weight.as_ref(), eps: self.eps }
+    }
+
+    /// The same, unless somebody watches or the norm must be run as it never should be: then it runs alone.
+    pub fn fused(&self, tap: &dyn Tap) -> Option<Norm<'_>> {
+        let alone = tap.watching() || self.faults.has(Fault::Bf16Rounding);
+        (!alone).then(|| self.parts())
+    }
+
+    /// The end of a branch: `(residual + norm(x)) · scale`, and that as `next` norms it, unless `next` must be seen alone.
+    /// `residual`, `x`: `[T, C]`. Shows the norm's output.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn add_to(
+        &self,
+        tap: &mut dyn Tap,
+        residual: &Tensor,
+        x: &Tensor,
+        scale: f32,
+        next: Option<&RmsNorm>,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        if let Some(norm) = self.fused(tap) {
+            let next = next.and_then(|next| next.fused(tap));
+            return add_norm(x, &AddNorm { residual, norm, scale, next });
+        }
+        let sum = (residual + self.forward(tap, x)?)?;
+        Ok((activation::scale(&sum, scale)?, None))
     }
 }

@@ -29,6 +29,10 @@ pub fn gelu_mul_at(level: Level, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     if gate.dims() != up.dims() || gate.dtype() != up.dtype() {
         return Err(Error::internal(format_args!("gelu of {:?} times {:?}", gate.shape(), up.shape())));
     }
+    #[cfg(feature = "cuda")]
+    if let Some(lane) = super::cuda::lane(gate) {
+        return super::cuda::rows::gelu_mul(&lane, gate, up);
+    }
     let program = [Step::Map(Function::Gelu), Step::Round, Step::MultiplyByOther];
     match gate.dtype() {
         _ if !has_kernel(gate) => gelu_mul_reference(gate, up),
@@ -59,6 +63,10 @@ pub fn soft_cap(x: &Tensor, cap: f32) -> Result<Tensor> {
 /// # Errors
 /// As [`soft_cap`].
 pub fn soft_cap_at(level: Level, x: &Tensor, cap: f32) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let Some(lane) = super::cuda::lane(x) {
+        return super::cuda::rows::soft_cap(&lane, x, cap);
+    }
     let program = [
         Step::Map(Function::DivideBy(cap)),
         Step::Round,
@@ -97,6 +105,10 @@ pub fn scale(x: &Tensor, factor: f32) -> Result<Tensor> {
 /// # Errors
 /// As [`scale`].
 pub fn scale_at(level: Level, x: &Tensor, factor: f32) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let Some(lane) = super::cuda::lane(x) {
+        return super::cuda::rows::scale(&lane, x, factor);
+    }
     let program = [Step::Map(Function::Scale(factor))];
     match x.dtype() {
         _ if !has_kernel(x) => scale_reference(x, factor),

@@ -1,7 +1,9 @@
 //! Rows in and out: embeddings, soft tokens into place, KV slots.
 
+use super::activation::scale;
 use super::host::host_view;
 use super::matrix::HostElements;
+use super::recording::overwrite;
 use super::simd::Level;
 use super::simd::float::Float;
 use super::{Matrix, has_kernel};
@@ -14,8 +16,12 @@ use rayon::prelude::*;
 /// A table in host memory is read at the rows asked for and nowhere else, on whatever device the ids lie.
 ///
 /// # Errors
-/// `InvalidRequest` if an id is not below the number of rows.
+/// `InvalidRequest` if an id is not below the number of rows; on a device, which tells nobody, its row is NaN instead.
 pub fn gather_rows(table: &Matrix, ids: &Tensor, dtype: DType) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let Some(lane) = super::cuda::lane(ids) {
+        return super::cuda::rows::gather_rows(&lane, table, ids, 1.0, dtype);
+    }
     let Some(elements) = table.host() else { return gather_rows_reference(table, ids, dtype) };
     let host_ids = ids.to_device(&Device::Cpu)?.contiguous()?;
     let view = host_view(&host_ids)?;
@@ -31,6 +37,71 @@ pub fn gather_rows(table: &Matrix, ids: &Tensor, dtype: DType) -> Result<Tensor>
         (HostElements::F16(table_rows), _) => widened(table_rows, table.cols(), ids_slice)?,
     };
     Ok(rows.to_dtype(dtype)?.to_device(ids.device())?)
+}
+
+/// [`gather_rows`] times `factor`, rounded again.
+///
+/// # Errors
+/// As [`gather_rows`].
+pub fn embed_rows(table: &Matrix, ids: &Tensor, factor: f32, dtype: DType) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let Some(lane) = super::cuda::lane(ids) {
+        return super::cuda::rows::gather_rows(&lane, table, ids, factor, dtype);
+    }
+    scale(&gather_rows(table, ids, dtype)?, factor)
+}
+
+/// `ids`, with `pad` in place of every placeholder. `[T]` u32 both.
+///
+/// # Errors
+/// `Internal` if the device fails.
+pub fn mask_ids(ids: &Tensor, placeholders: &[u32], pad: u32) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let Some(lane) = super::cuda::lane(ids) {
+        return super::cuda::rows::mask_ids(&lane, ids, placeholders, pad);
+    }
+    mask_ids_reference(ids, placeholders, pad)
+}
+
+/// The definition of [`mask_ids`], in tensor operations.
+///
+/// # Errors
+/// As [`mask_ids`].
+pub fn mask_ids_reference(ids: &Tensor, placeholders: &[u32], pad: u32) -> Result<Tensor> {
+    let pad = Tensor::full(pad, ids.shape(), ids.device())?;
+    placeholders.iter().try_fold(ids.clone(), |ids, id| Ok(ids.eq(*id)?.where_cond(&pad, &ids)?))
+}
+
+/// `target[to] = source[from]` for each of `pairs`, in place. `source`, `target`: `[N]` u32.
+///
+/// # Errors
+/// `Internal` on the CPU if an index is out of range; on a device it is passed over.
+pub fn copy_ids(source: &Tensor, pairs: &[(u32, u32)], target: &Tensor) -> Result<()> {
+    #[cfg(feature = "cuda")]
+    if let Some(lane) = super::cuda::lane(target) {
+        return super::cuda::rows::copy_ids(&lane, source, pairs, target);
+    }
+    let mut ids: Vec<u32> = target.to_vec1()?;
+    let source: Vec<u32> = source.to_vec1()?;
+    for &(from, to) in pairs {
+        match (source.get(from as usize), ids.get_mut(to as usize)) {
+            (Some(id), Some(target)) => *target = *id,
+            _ => return Err(Error::internal(format_args!("id {from} of {} to {to}", source.len()))),
+        }
+    }
+    overwrite(target, 0, &ids)
+}
+
+/// Rows `rows` of `x`. `x`: `[T, C]` floats or `[T]` u32; `rows`: `[R]` u32.
+///
+/// # Errors
+/// `Internal` if a row is not below `T`; on a device it is NaN, or an id of `u32::MAX`, instead.
+pub fn select_rows(x: &Tensor, rows: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let Some(lane) = super::cuda::lane(x) {
+        return super::cuda::rows::select_rows(&lane, x, rows);
+    }
+    Ok(x.index_select(rows, 0)?)
 }
 
 /// The definition of [`gather_rows`], in tensor operations.
@@ -65,6 +136,10 @@ pub fn scatter_rows(x: &Tensor, rows: &Tensor, source: &Tensor) -> Result<Tensor
     let ((_, width), (count, source_width)) = (x.dims2()?, source.dims2()?);
     if rows.dims() != [count] || width != source_width || x.dtype() != source.dtype() {
         return Err(misfit("scatter_rows", x, rows, source));
+    }
+    #[cfg(feature = "cuda")]
+    if let Some(lane) = super::cuda::lane(x) {
+        return super::cuda::rows::scatter_rows(&lane, x, rows, source);
     }
     match x.dtype() {
         _ if count == 0 => Ok(x.clone()),
@@ -105,6 +180,10 @@ pub fn write_slots(pool: &Tensor, slots: &Tensor, source: &Tensor) -> Result<()>
     }
     if tokens == 0 {
         return Ok(());
+    }
+    #[cfg(feature = "cuda")]
+    if let Some(lane) = super::cuda::lane(pool) {
+        return super::cuda::rows::write_slots(&lane, pool, slots, source);
     }
     if !has_kernel(pool) {
         return write_slots_reference(pool, slots, source);

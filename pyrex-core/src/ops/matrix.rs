@@ -2,6 +2,8 @@
 
 use crate::error::{Error, Result};
 use candle_core::{DType, Device, Tensor};
+#[cfg(feature = "cuda")]
+use pyrex_kernels::cuda::Pinned;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -19,8 +21,45 @@ pub struct Matrix {
 
 #[derive(Clone)]
 enum MatrixStorage {
-    Host { bytes: SharedBytes, range: Range<usize> },
-    Device(Tensor),
+    Host {
+        bytes: SharedBytes,
+        range: Range<usize>,
+    },
+    Device(Tensor, Placement),
+    /// In host memory that the device reads by itself.
+    #[cfg(feature = "cuda")]
+    Pinned {
+        memory: Arc<Pinned>,
+        range: Range<usize>,
+    },
+}
+
+/// Where weights go, and what multiplies by them there.
+#[derive(Clone, Default)]
+pub struct Placement {
+    #[cfg(feature = "cuda")]
+    place: Option<Arc<super::cuda::Place>>,
+}
+
+impl Placement {
+    /// On `device`; the CPU takes them where they are.
+    ///
+    /// # Errors
+    /// `Device` or `OutOfMemory` if the device has no room for what it multiplies with.
+    pub fn on(device: &Device) -> Result<Self> {
+        #[cfg(feature = "cuda")]
+        if let Device::Cuda(device) = device {
+            return Ok(Self { place: Some(Arc::new(super::cuda::Place::new(device)?)) });
+        }
+        let _ = device;
+        Ok(Self::default())
+    }
+
+    /// What multiplies products of many rows.
+    #[cfg(feature = "cuda")]
+    pub(super) fn blas(&self) -> Option<&pyrex_kernels::cuda::Blas> {
+        self.place.as_deref().map(super::cuda::Place::blas)
+    }
 }
 
 /// The elements of a host matrix in their own dtype.
@@ -69,7 +108,8 @@ impl Matrix {
         let (rows, cols) = tensor.dims2()?;
         let tensor = tensor.contiguous()?;
         if !matches!(tensor.device(), Device::Cpu) {
-            return Ok(Self { rows, cols, dtype: tensor.dtype(), storage: MatrixStorage::Device(tensor) });
+            let storage = MatrixStorage::Device(tensor.clone(), Placement::default());
+            return Ok(Self { rows, cols, dtype: tensor.dtype(), storage });
         }
         let flat = tensor.flatten_all()?;
         let bytes: Vec<u8> = match tensor.dtype() {
@@ -99,8 +139,12 @@ impl Matrix {
 
     /// The elements, if the matrix lies in host memory.
     pub fn host(&self) -> Option<HostElements<'_>> {
-        let MatrixStorage::Host { bytes, range } = &self.storage else { return None };
-        let bytes = &(**bytes).as_ref()[range.clone()];
+        let bytes = match &self.storage {
+            MatrixStorage::Host { bytes, range } => &(**bytes).as_ref()[range.clone()],
+            #[cfg(feature = "cuda")]
+            MatrixStorage::Pinned { memory, range } => &memory[range.clone()],
+            MatrixStorage::Device(..) => return None,
+        };
         match self.dtype {
             DType::F32 => bytemuck::try_cast_slice(bytes).ok().map(HostElements::F32),
             DType::BF16 => bytemuck::try_cast_slice(bytes).ok().map(HostElements::Bf16),
@@ -115,7 +159,7 @@ impl Matrix {
     pub fn to_tensor(&self, device: &Device) -> Result<Tensor> {
         let shape = (self.rows, self.cols);
         match (&self.storage, self.host()) {
-            (MatrixStorage::Device(tensor), _) => Ok(tensor.to_device(device)?),
+            (MatrixStorage::Device(tensor, _), _) => Ok(tensor.to_device(device)?),
             (_, Some(HostElements::F32(x))) => Ok(Tensor::from_slice(x, shape, device)?),
             (_, Some(HostElements::Bf16(x))) => Ok(Tensor::from_slice(x, shape, device)?),
             (_, Some(HostElements::F16(x))) => Ok(Tensor::from_slice(x, shape, device)?),
@@ -123,15 +167,68 @@ impl Matrix {
         }
     }
 
-    /// Moves a host matrix to `device`; on the CPU it stays where it is.
+    /// Moves a host matrix to where `placement` says; on the CPU it stays where it is.
     ///
     /// # Errors
-    /// `Device` if the copy fails.
-    pub fn to_device(self, device: &Device) -> Result<Self> {
-        if matches!(device, Device::Cpu) {
-            return Ok(self);
+    /// `OutOfMemory` if the device has no room, `Device` if the copy fails.
+    pub fn placed(self, placement: &Placement) -> Result<Self> {
+        #[cfg(feature = "cuda")]
+        if let Some(place) = &placement.place {
+            let tensor = place.upload(&self)?;
+            return Ok(Self { storage: MatrixStorage::Device(tensor, placement.clone()), ..self });
         }
-        Self::from_tensor(&self.to_tensor(device)?)
+        let _ = placement;
+        Ok(self)
+    }
+
+    /// Moves a host matrix to where the device of `placement` can read single rows of it, but not into its memory: for a large
+    /// table of which little is read. On the CPU it stays where it is.
+    ///
+    /// # Errors
+    /// `OutOfMemory` if the host cannot set so much aside, `Device` if the driver refuses it.
+    pub fn beside(self, placement: &Placement) -> Result<Self> {
+        #[cfg(feature = "cuda")]
+        if let Some(place) = &placement.place {
+            let memory = Arc::new(place.pin(&self)?);
+            let range = 0..memory.len();
+            return Ok(Self { storage: MatrixStorage::Pinned { memory, range }, ..self });
+        }
+        let _ = placement;
+        Ok(self)
+    }
+
+    /// The bytes of a host matrix.
+    #[cfg(feature = "cuda")]
+    pub(super) fn host_bytes(&self) -> Result<&[u8]> {
+        match self.host() {
+            Some(HostElements::F32(x)) => Ok(bytemuck::cast_slice(x)),
+            Some(HostElements::Bf16(x)) => Ok(bytemuck::cast_slice(x)),
+            Some(HostElements::F16(x)) => Ok(bytemuck::cast_slice(x)),
+            None => Err(Error::internal("a matrix of a device has no bytes here")),
+        }
+    }
+
+    /// Hands `use_it` what a kernel reads, and what multiplies products of many rows, if there is any.
+    ///
+    /// # Errors
+    /// `Internal` if the device cannot read the matrix; what `use_it` says.
+    #[cfg(feature = "cuda")]
+    pub(super) fn with_buffer<T>(
+        &self,
+        use_it: impl FnOnce(pyrex_kernels::Buffer<'_>, &Placement) -> Result<T>,
+    ) -> Result<T> {
+        match &self.storage {
+            MatrixStorage::Device(tensor, placement) => {
+                use_it(super::cuda::view(tensor)?.buffer(), placement)
+            }
+            MatrixStorage::Pinned { memory, range } => {
+                let buffer = super::cuda::pinned_buffer(memory, range, self.dtype)?;
+                use_it(buffer, &Placement::default())
+            }
+            MatrixStorage::Host { .. } => {
+                Err(Error::internal(format_args!("{self:?} is not where a device reads it")))
+            }
+        }
     }
 
     /// Rows `range` as a matrix of their own, without a copy.
@@ -143,12 +240,21 @@ impl Matrix {
             return Err(Error::internal(format_args!("rows {range:?} of a matrix of {}", self.rows)));
         }
         let rows = range.len();
+        let row_bytes = self.cols * self.dtype.size_in_bytes();
+        let part = |whole: &Range<usize>| {
+            let start = whole.start + range.start * row_bytes;
+            start..start + rows * row_bytes
+        };
         let storage = match &self.storage {
-            MatrixStorage::Device(tensor) => MatrixStorage::Device(tensor.narrow(0, range.start, rows)?),
+            MatrixStorage::Device(tensor, placement) => {
+                MatrixStorage::Device(tensor.narrow(0, range.start, rows)?, placement.clone())
+            }
             MatrixStorage::Host { bytes, range: whole } => {
-                let row_bytes = self.cols * self.dtype.size_in_bytes();
-                let start = whole.start + range.start * row_bytes;
-                MatrixStorage::Host { bytes: Arc::clone(bytes), range: start..start + rows * row_bytes }
+                MatrixStorage::Host { bytes: Arc::clone(bytes), range: part(whole) }
+            }
+            #[cfg(feature = "cuda")]
+            MatrixStorage::Pinned { memory, range: whole } => {
+                MatrixStorage::Pinned { memory: Arc::clone(memory), range: part(whole) }
             }
         };
         Ok(Self { rows, storage, ..self.clone() })
@@ -163,7 +269,9 @@ impl Matrix {
             return Err(Error::internal(format_args!("[{}, {}] as [{rows}, {cols}]", self.rows, self.cols)));
         }
         let storage = match self.storage {
-            MatrixStorage::Device(tensor) => MatrixStorage::Device(tensor.reshape((rows, cols))?),
+            MatrixStorage::Device(tensor, placement) => {
+                MatrixStorage::Device(tensor.reshape((rows, cols))?, placement)
+            }
             host => host,
         };
         Ok(Self { rows, cols, dtype: self.dtype, storage })

@@ -7,13 +7,19 @@
 
 pub mod activation;
 pub mod attention;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod gather;
+pub mod heads;
 pub mod host;
 pub mod matmul;
 pub mod matrix;
+pub mod per_layer;
 pub mod pool;
+pub mod recording;
 pub mod rms_norm;
 pub mod rope;
+pub mod sampling;
 pub mod simd;
 pub mod threads;
 
@@ -27,19 +33,23 @@ use candle_core::{DType, Device, Tensor};
 /// # Errors
 /// `Unsupported` if this build has no CUDA, `Device` if there is no such device.
 pub fn cuda_device(ordinal: usize) -> Result<Device> {
-    if !cfg!(feature = "cuda") {
-        return Err(Error::unsupported(
-            "device cuda: this build has no CUDA support, build with the feature `cuda`",
-        ));
-    }
-    Ok(Device::new_cuda(ordinal)?)
+    #[cfg(feature = "cuda")]
+    return cuda::open(ordinal);
+    #[cfg(not(feature = "cuda"))]
+    Err(Error::unsupported(format_args!(
+        "device cuda:{ordinal}: this build has no CUDA support, build with the feature `cuda`"
+    )))
 }
 
-/// Memory that could be taken now: on the CPU what the machine, or the process's control group, has left.
+/// Memory that could be taken now: a device's own; on the CPU what the machine, or the process's control group, has left.
 ///
 /// # Errors
 /// `Unsupported` for a device that does not say.
 pub fn free_bytes(device: &Device) -> Result<u64> {
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(device) = device {
+        return cuda::free_bytes(device);
+    }
     if !device.is_cpu() {
         return Err(Error::unsupported("the free memory of a device: give the cache's size in bytes"));
     }

@@ -30,6 +30,10 @@ pub fn average_pool(
             slots.shape()
         )));
     }
+    #[cfg(feature = "cuda")]
+    if let Some(lane) = super::cuda::lane(x) {
+        return super::cuda::rows::average_pool(&lane, x, slots, num_slots, (tile_len, scale));
+    }
     if !has_kernel(x) {
         return reference(x, slots, num_slots, tile_len, scale);
     }

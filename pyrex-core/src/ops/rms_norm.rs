@@ -1,5 +1,6 @@
 //! Root mean square norm over the last axis.
 
+use super::activation::scale;
 use super::has_kernel;
 use super::host::{TASK_LEN, float_view, host_view};
 use super::simd::Level;
@@ -31,12 +32,64 @@ pub fn rms_norm_at(level: Level, x: &Tensor, weight: Option<&Tensor>, eps: f64) 
             weight.shape()
         )));
     }
+    #[cfg(feature = "cuda")]
+    if let Some(lane) = super::cuda::lane(x) {
+        return super::cuda::rows::rms_norm(&lane, x, Norm { weight, eps });
+    }
     match x.dtype() {
         _ if x.elem_count() == 0 => Ok(x.clone()),
         _ if !has_kernel(x) => reference(x, weight, eps),
         DType::F32 => run::<f32>(level, x, weight, eps),
         _ => run::<bf16>(level, x, weight, eps),
     }
+}
+
+/// The scale and the epsilon of a norm, for the ops that have one inside.
+#[derive(Clone, Copy, Debug)]
+pub struct Norm<'a> {
+    /// `[C]` f32 as stored; `None` does not scale.
+    pub weight: Option<&'a Tensor>,
+    /// Added to the mean of the squares.
+    pub eps: f64,
+}
+
+/// The end of a branch: what it computed goes back to the residual stream.
+#[derive(Clone, Copy, Debug)]
+pub struct AddNorm<'a> {
+    /// `[T, C]`: the stream as it was before the branch.
+    pub residual: &'a Tensor,
+    /// Of what the branch computed.
+    pub norm: Norm<'a>,
+    /// What the sum is multiplied by.
+    pub scale: f32,
+    /// The norm that the next branch begins with.
+    pub next: Option<Norm<'a>>,
+}
+
+/// `s = (residual + norm(x)) · scale` and, with a `next`, `next(s)`: every operation rounded as if it ran alone.
+/// `x`: `[T, C]`, both results too.
+///
+/// # Errors
+/// `Internal` if the shapes differ.
+pub fn add_norm(x: &Tensor, end: &AddNorm<'_>) -> Result<(Tensor, Option<Tensor>)> {
+    #[cfg(feature = "cuda")]
+    if let Some(lane) = super::cuda::lane(x) {
+        return super::cuda::rows::add_norm(&lane, x, end);
+    }
+    add_norm_reference(x, end)
+}
+
+/// The definition of [`add_norm`]: one op after another.
+///
+/// # Errors
+/// As [`add_norm`].
+pub fn add_norm_reference(x: &Tensor, end: &AddNorm<'_>) -> Result<(Tensor, Option<Tensor>)> {
+    let mut sum = (end.residual + rms_norm(x, end.norm.weight, end.norm.eps)?)?;
+    if end.scale != 1.0 {
+        sum = scale(&sum, end.scale)?;
+    }
+    let next = end.next.map(|next| rms_norm(&sum, next.weight, next.eps)).transpose()?;
+    Ok((sum, next))
 }
 
 fn run<T: Float>(level: Level, x: &Tensor, weight: Option<&Tensor>, eps: f64) -> Result<Tensor> {

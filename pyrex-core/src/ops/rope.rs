@@ -31,6 +31,10 @@ impl RopeTable {
     pub fn new(positions: &Tensor, inv_freq: &Tensor, dtype: DType) -> Result<Self> {
         let tokens = positions.dim(0)?;
         let axes = if positions.rank() == 2 { positions.dim(1)? } else { 1 };
+        #[cfg(feature = "cuda")]
+        if let Some(lane) = super::cuda::lane(positions) {
+            return super::cuda::rows::rope_table(&lane, positions, inv_freq, axes, dtype);
+        }
         let pairs = inv_freq.dim(0)?;
         let positions = positions.to_dtype(DType::F32)?.reshape((tokens, axes, 1))?;
         let angles =
@@ -64,6 +68,10 @@ pub fn rope_at(level: Level, x: &Tensor, table: &RopeTable) -> Result<Tensor> {
             table.cos.dtype(),
             table.axes
         )));
+    }
+    #[cfg(feature = "cuda")]
+    if let Some(lane) = super::cuda::lane(x) {
+        return super::cuda::rows::rope(&lane, x, table);
     }
     match x.dtype() {
         _ if x.elem_count() == 0 => Ok(x.clone()),

@@ -15,12 +15,13 @@ pub use asked::{Asked, UsedWeight, WeightUse};
 use crate::error::{Error, Result};
 use crate::fault::Faults;
 use crate::ops::Matrix;
-use crate::ops::matrix::SharedBytes;
+use crate::ops::matrix::{Placement, SharedBytes};
 use candle_core::{DType, Device, Tensor};
 use files::{Entry, Files};
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeSet;
-use std::fmt::Display;
+use std::fmt::{self, Display};
+use std::str::FromStr;
 
 /// Bytes of an element where no file says: dummy weights and published checkpoints are bf16.
 const BF16_BYTES: u64 = 2;
@@ -29,12 +30,45 @@ const BF16_BYTES: u64 = 2;
 pub struct Store<'a> {
     source: Source,
     device: Device,
+    placement: OnceCell<Placement>,
     seen: RefCell<BTreeSet<String>>,
     problems: RefCell<Vec<String>>,
     asked: RefCell<Vec<Asked>>,
     taken_bytes: RefCell<u64>,
     progress: Option<&'a dyn Fn(u64, u64) -> Result<()>>,
     faults: Faults,
+    tables: TablePlace,
+}
+
+/// Where the tables lie of which single rows are read, such as the per-layer embeddings: nearly half of E2B's weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TablePlace {
+    /// With all other weights.
+    #[default]
+    Device,
+    /// In host memory, from where a device reads the rows that it needs. On the CPU it is the same.
+    Host,
+}
+
+impl FromStr for TablePlace {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "device" => Ok(Self::Device),
+            "host" => Ok(Self::Host),
+            _ => Err(Error::invalid_request(format_args!("tables {text:?}, expected device or host"))),
+        }
+    }
+}
+
+impl Display for TablePlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Device => "device",
+            Self::Host => "host",
+        })
+    }
 }
 
 enum Source {
@@ -78,12 +112,14 @@ impl<'a> Store<'a> {
         Self {
             source,
             device: device.clone(),
+            placement: OnceCell::new(),
             seen: RefCell::default(),
             problems: RefCell::default(),
             asked: RefCell::default(),
             taken_bytes: RefCell::default(),
             progress: None,
             faults: Faults::default(),
+            tables: TablePlace::default(),
         }
     }
 
@@ -96,6 +132,12 @@ impl<'a> Store<'a> {
     /// Plants a mistake in what is built from these tensors.
     pub fn with_faults(mut self, faults: Faults) -> Self {
         self.faults = faults;
+        self
+    }
+
+    /// Says where tables go.
+    pub fn with_tables(mut self, tables: TablePlace) -> Self {
+        self.tables = tables;
         self
     }
 
@@ -123,6 +165,17 @@ impl<'a> Store<'a> {
             problems.len(),
             problems.join("; ")
         )))
+    }
+
+    /// Made for the first matrix, so that who only asks for shapes needs no device.
+    fn placement(&self) -> Result<&Placement> {
+        match self.placement.get() {
+            Some(placement) => Ok(placement),
+            None => {
+                let placement = Placement::on(&self.device)?;
+                Ok(self.placement.get_or_init(|| placement))
+            }
+        }
     }
 
     fn entry(&self, name: &str, shape: &[usize]) -> Option<&Entry> {
@@ -190,6 +243,18 @@ impl Weights<'_> {
     /// # Errors
     /// `Device` if it cannot be moved there, and what the progress says. A tensor that does not fit is noted for [`Store::finish`].
     pub fn matrix(&self, name: &str, shape: &[usize]) -> Result<Matrix> {
+        self.matrix_at(name, shape, TablePlace::Device)
+    }
+
+    /// The tensor `name` as a matrix of which single rows are read: it may stay in host memory.
+    ///
+    /// # Errors
+    /// As [`matrix`](Self::matrix).
+    pub fn table(&self, name: &str, shape: &[usize]) -> Result<Matrix> {
+        self.matrix_at(name, shape, self.store.tables)
+    }
+
+    fn matrix_at(&self, name: &str, shape: &[usize], place: TablePlace) -> Result<Matrix> {
         let name = self.join(name);
         let cols = shape.last().copied().unwrap_or(1);
         let rows = shape.iter().rev().skip(1).product();
@@ -200,7 +265,11 @@ impl Weights<'_> {
                 return Matrix::from_bytes(files::no_bytes(), 0..0, DType::F32, (0, 0));
             }
         };
-        let matrix = matrix.to_device(&self.store.device)?;
+        let placement = self.store.placement()?;
+        let matrix = match place {
+            TablePlace::Device => matrix.placed(placement)?,
+            TablePlace::Host => matrix.beside(placement)?,
+        };
         self.store.took(rows * cols * matrix.dtype().size_in_bytes())?;
         Ok(matrix)
     }

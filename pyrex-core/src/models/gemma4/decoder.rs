@@ -10,8 +10,8 @@ use crate::error::Result;
 use crate::fault::{Fault, Faults};
 use crate::kv::{KvPool, LayerKv};
 use crate::nn::{Attention, AttentionRows, AttentionShape, Embedding, GatedMlp, Linear, RmsNorm};
-use crate::ops::activation::{gelu_mul, scale, soft_cap};
-use crate::ops::gather::scatter_rows;
+use crate::ops::activation::{gelu_mul, soft_cap};
+use crate::ops::gather::{scatter_rows, select_rows};
 use crate::ops::matmul::matmul;
 use crate::ops::rope::RopeTable;
 use crate::ops::Matrix;
@@ -113,29 +113,35 @@ impl Decoder {
             PromptDepth::AllLayers => self.layers.len(),
         };
         let mut rows = self.rows(tap, &batch.queries, input_ids, &context_embeds, 0..cut)?;
-        let mut hidden_states = inputs_embeds.clone();
+        let mut hidden_states = inputs_embeds;
+        // What the next layer begins with, if the last one could make it along with its own output.
+        let mut next_normed = None;
         for (layer_idx, layer) in self.layers.iter().enumerate() {
             tap.proceed()?;
             let layer_kv = kv.layer(layer_idx)?;
-            let mut normed = layer.input_layernorm.forward(tap, &hidden_states)?;
+            let norm = || layer.input_layernorm.forward(tap, &hidden_states);
+            let mut normed = next_normed.take().map_or_else(norm, Ok)?;
             layer.self_attn.write(tap, &normed, &rows.of(layer.kind).rope, batch, layer_kv)?;
             if layer_idx == cut && batch.logit_rows.dim(0)? == 0 {
                 return Ok(Tensor::zeros((0, self.vocab_size), DType::F32, batch.device())?);
             }
             if layer_idx == cut {
-                let wanted = |x: &Tensor| x.index_select(&batch.logit_rows, 0);
+                let wanted = |x: &Tensor| select_rows(x, &batch.logit_rows);
                 let (ids, embeds) = (wanted(input_ids)?, wanted(&context_embeds)?);
                 rows = self.rows(tap, &batch.logit_queries, &ids, &embeds, cut..self.layers.len())?;
                 (hidden_states, normed) = (wanted(&hidden_states)?, wanted(&normed)?);
             }
             let per_layer_input = rows.per_layer_input(tap, layer_idx, &layer.path)?;
             let step = LayerStep { rows: rows.of(layer.kind), batch, kv: layer_kv, per_layer_input };
-            hidden_states = layer.forward(tap, &hidden_states, &normed, step)?;
+            let next = self.layers.get(layer_idx + 1).map_or(&self.norm, |layer| &layer.input_layernorm);
+            (hidden_states, next_normed) = layer.forward(tap, &hidden_states, &normed, step, next)?;
         }
         if cut == self.layers.len() {
-            hidden_states = hidden_states.index_select(&batch.logit_rows, 0)?;
+            hidden_states = select_rows(&hidden_states, &batch.logit_rows)?;
+            next_normed = next_normed.map(|normed| select_rows(&normed, &batch.logit_rows)).transpose()?;
         }
-        self.logits(tap, &hidden_states)
+        let normed = next_normed.map_or_else(|| self.norm.forward(tap, &hidden_states), Ok)?;
+        self.logits(tap, &normed)
     }
 
     /// Embeddings with the images put into place: those that per-layer inputs are projected from, and those that the
@@ -173,12 +179,11 @@ impl Decoder {
         })
     }
 
-    /// Norm, head, soft cap. Shows the logits before and after the cap.
-    fn logits(&self, tap: &mut dyn Tap, hidden_states: &Tensor) -> Result<Tensor> {
-        let normed = self.norm.forward(tap, hidden_states)?;
+    /// Head and soft cap. Shows the logits before and after the cap.
+    fn logits(&self, tap: &mut dyn Tap, normed: &Tensor) -> Result<Tensor> {
         let logits = match &self.lm_head {
-            Some(lm_head) => matmul(&normed, lm_head)?,
-            None => self.embed_tokens.logits(&normed)?,
+            Some(lm_head) => matmul(normed, lm_head)?,
+            None => self.embed_tokens.logits(normed)?,
         };
         let mut logits = tap.see(|| "lm_head".to_string(), logits)?;
         if let Some(cap) = self.final_logit_softcapping {
@@ -202,7 +207,7 @@ impl Rows {
     /// `[T, P]`, what this layer is given.
     fn per_layer_input(&self, tap: &mut dyn Tap, layer_idx: usize, path: &str) -> Result<Option<Tensor>> {
         let Some(inputs) = &self.per_layer_inputs else { return Ok(None) };
-        let input = inputs.narrow(1, layer_idx - self.first_layer, 1)?.squeeze(1)?.contiguous()?;
+        let input = inputs.narrow(1, layer_idx - self.first_layer, 1)?.squeeze(1)?;
         tap.see(|| format!("{path}.per_layer_input"), input).map(Some)
     }
 }
@@ -254,19 +259,31 @@ impl DecoderLayer {
         })
     }
 
-    /// `hidden_states` and `normed`: `[T, C]`, the latter after the input norm. Returns `[T, C]`.
-    fn forward(&self, tap: &mut dyn Tap, hidden_states: &Tensor, normed: &Tensor, step: LayerStep<'_>) -> Result<Tensor> {
+    /// `hidden_states` and `normed`: `[T, C]`, the latter after the input norm. Returns `[T, C]` and, where both can be made
+    /// at once, that normed by `next`.
+    fn forward(
+        &self,
+        tap: &mut dyn Tap,
+        hidden_states: &Tensor,
+        normed: &Tensor,
+        step: LayerStep<'_>,
+        next: &RmsNorm,
+    ) -> Result<(Tensor, Option<Tensor>)> {
         let attended = self.self_attn.attend(tap, normed, step.rows, step.batch, step.kv)?;
-        let x = (hidden_states + self.post_attention_layernorm.forward(tap, &attended)?)?;
+        let mlp_norm = &self.pre_feedforward_layernorm;
+        let (x, normed) = self.post_attention_layernorm.add_to(tap, hidden_states, &attended, 1.0, Some(mlp_norm))?;
         let x = tap.see(|| format!("{}.pre_feedforward_layernorm.input", self.path), x)?;
-        let normed = self.pre_feedforward_layernorm.forward(tap, &x)?;
+        let normed = normed.map_or_else(|| mlp_norm.forward(tap, &x), Ok)?;
         let fed = self.mlp.forward(tap, &normed)?;
-        let mut x = (x + self.post_feedforward_layernorm.forward(tap, &fed)?)?;
-        if let (Some(injection), Some(input)) = (&self.per_layer, step.per_layer_input) {
-            x = injection.forward(tap, x, &input)?;
-        }
         // The whole residual stream is scaled, not what this layer added to it.
-        tap.see(|| self.path.clone(), scale(&x, self.layer_scalar)?)
+        let (x, normed) = match (&self.per_layer, step.per_layer_input) {
+            (Some(injection), Some(input)) => {
+                let (x, _) = self.post_feedforward_layernorm.add_to(tap, &x, &fed, 1.0, None)?;
+                injection.forward(tap, x, &input, self.layer_scalar, next)?
+            }
+            _ => self.post_feedforward_layernorm.add_to(tap, &x, &fed, self.layer_scalar, Some(next))?,
+        };
+        Ok((tap.see(|| self.path.clone(), x)?, normed))
     }
 }
 
@@ -281,12 +298,19 @@ impl PerLayerInjection {
         })
     }
 
-    /// `x`: `[T, C]`, not normed; `input`: `[T, P]`.
-    fn forward(&self, tap: &mut dyn Tap, x: Tensor, input: &Tensor) -> Result<Tensor> {
+    /// `x`: `[T, C]`, not normed; `input`: `[T, P]`. Returns what the layer does.
+    fn forward(
+        &self,
+        tap: &mut dyn Tap,
+        x: Tensor,
+        input: &Tensor,
+        layer_scalar: f32,
+        next: &RmsNorm,
+    ) -> Result<(Tensor, Option<Tensor>)> {
         let x = tap.see(|| format!("{}.per_layer_input_gate.input", self.path), x)?;
         let gate = self.per_layer_input_gate.forward(tap, &x)?;
         let gated = tap.see(|| format!("{}.per_layer_projection.input", self.path), gelu_mul(&gate, input)?)?;
         let projected = self.per_layer_projection.forward(tap, &gated)?;
-        Ok((x + self.post_per_layer_input_norm.forward(tap, &projected)?)?)
+        self.post_per_layer_input_norm.add_to(tap, &x, &projected, layer_scalar, Some(next))
     }
 }

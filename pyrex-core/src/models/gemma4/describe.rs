@@ -84,7 +84,7 @@ fn layer(config: &Config, plan: &LayerPlan) -> LayerDescription {
 /// Every tensor that would be read, and every other one in the files, by the part it belongs to.
 fn components(source: &ModelSource, config: &Config) -> Result<Vec<ComponentDescription>> {
     let store = Store::shapes();
-    load_parts(&store, config, DType::F32)?;
+    load_parts(&store, config, DType::F32, DType::F32)?;
     let files = source.weight_files().and_then(Files::open).ok();
     let asked = store.asked();
     let mut components: Vec<ComponentDescription> = Vec::new();

@@ -17,6 +17,7 @@ use crate::batch::{Batch, ImageBatch};
 use crate::error::{Error, Result};
 use crate::fault::{Fault, Faults};
 use crate::kv::KvPool;
+use crate::ops::gather::mask_ids;
 use crate::prompt::Patches;
 use crate::trace::Tap;
 use crate::weights::{Asked, Store, UsedWeight};
@@ -82,7 +83,8 @@ fn load(options: &LoadOptions) -> Result<LoadedModel> {
         LoadFormat::Safetensors => Store::from_files(options.source.weight_files()?, &options.device)?,
         LoadFormat::Dummy => Store::dummy(&options.device),
     };
-    let model = Gemma4::load(&store.with_progress(progress).with_faults(options.faults), config, spec)?;
+    let store = store.with_progress(progress).with_faults(options.faults).with_tables(options.tables);
+    let model = Gemma4::load(&store, config, spec, options.vision_dtype)?;
     Ok(LoadedModel { model: Box::new(model), processor: Arc::new(processor) })
 }
 
@@ -120,13 +122,13 @@ fn check_grid(grid: ImageGrid, vision: &config::VisionConfig) -> Result<()> {
     )))
 }
 
-fn load_parts(store: &Store<'_>, config: &Config, dtype: DType) -> Result<(Decoder, Option<Vision>)> {
+fn load_parts(store: &Store<'_>, config: &Config, dtype: DType, vision_dtype: DType) -> Result<(Decoder, Option<Vision>)> {
     let root = store.root();
     let decoder = Decoder::load(&root, &root.at(config.text_prefix), &config.text, dtype)?;
     let load_vision = |vision: &config::VisionConfig| -> Result<Vision> {
         let (tower, embed) = (root.at("model.vision_tower"), root.at("model.embed_vision"));
         Ok(Vision {
-            tower: VisionTower::load(&tower, vision)?,
+            tower: VisionTower::load(&tower, vision, vision_dtype)?,
             embed_vision: MultimodalEmbedder::load(&embed, vision, config.text.hidden_size, dtype)?,
         })
     };
@@ -135,8 +137,8 @@ fn load_parts(store: &Store<'_>, config: &Config, dtype: DType) -> Result<(Decod
 }
 
 impl Gemma4 {
-    fn load(store: &Store<'_>, config: Config, spec: ModelSpec) -> Result<Self> {
-        let (decoder, vision) = load_parts(store, &config, spec.dtype)?;
+    fn load(store: &Store<'_>, config: Config, spec: ModelSpec, vision_dtype: DType) -> Result<Self> {
+        let (decoder, vision) = load_parts(store, &config, spec.dtype, vision_dtype)?;
         store.finish(|name| weights::is_inert(&config, name))?;
         let tensors = store.asked().into_iter().map(|asked| (asked.name.clone(), asked)).collect();
         Ok(Self { decoder, vision, config, spec, tensors, faults: store.root().faults() })
@@ -167,11 +169,8 @@ impl Model for Gemma4 {
     }
 
     fn forward(&self, batch: &Batch, kv: &mut KvPool, tap: &mut dyn Tap) -> Result<Tensor> {
-        let mut input_ids = tap.see(|| "prep.input_ids".to_string(), batch.input_ids.clone())?;
-        let pad = Tensor::full(self.config.text.pad_token_id, input_ids.shape(), input_ids.device())?;
-        for placeholder in &self.config.placeholder_ids {
-            input_ids = input_ids.eq(*placeholder)?.where_cond(&pad, &input_ids)?;
-        }
+        let input_ids = tap.see(|| "prep.input_ids".to_string(), batch.input_ids.clone())?;
+        let input_ids = mask_ids(&input_ids, &self.config.placeholder_ids, self.config.text.pad_token_id)?;
         self.decoder.forward(tap, &input_ids, batch, kv)
     }
 

@@ -8,10 +8,10 @@ use super::config::{PerLayerInput, TextConfig};
 use crate::error::Result;
 use crate::nn::{Embedding, Linear, RmsNorm};
 use crate::ops::activation::scale;
+use crate::ops::per_layer::{PerLayer, add_parts, by_token, per_layer_inputs};
 use crate::trace::Tap;
 use crate::weights::Weights;
-use candle_core::{DType, Tensor};
-use std::f32::consts::FRAC_1_SQRT_2;
+use candle_core::{DType, Shape, Tensor};
 use std::ops::Range;
 
 /// The tables and projections shared by all layers.
@@ -34,7 +34,7 @@ impl PerLayerEmbeddings {
     pub fn load(weights: &Weights<'_>, config: &TextConfig, input: PerLayerInput, dtype: DType) -> Result<Self> {
         let (num_layers, width) = (config.layers.len(), input.width);
         let table =
-            weights.at("embed_tokens_per_layer").matrix("weight", &[input.vocab_size, num_layers * width])?;
+            weights.at("embed_tokens_per_layer").table("weight", &[input.vocab_size, num_layers * width])?;
         // One row per token and layer, so that a token's first layers can be read without the rest.
         let (rows, cols) = (table.rows() * num_layers, table.cols() / num_layers);
         let projection = weights.at("per_layer_model_projection");
@@ -66,27 +66,28 @@ impl PerLayerEmbeddings {
         inputs_embeds: &Tensor,
         layers: Range<usize>,
     ) -> Result<Tensor> {
-        let by_token = self.by_token(tap, input_ids, layers.clone())?;
-        let by_context = self.by_context(tap, inputs_embeds, layers)?;
-        scale(&(by_context + by_token)?, FRAC_1_SQRT_2)
-    }
-
-    fn by_token(&self, tap: &mut dyn Tap, input_ids: &Tensor, layers: Range<usize>) -> Result<Tensor> {
-        let rows = input_ids.dim(0)?;
-        let offsets = Tensor::arange(layers.start as u32, layers.end as u32, input_ids.device())?;
-        let num_layers = Tensor::full(self.num_layers as u32, 1, input_ids.device())?;
-        let first = input_ids.broadcast_mul(&num_layers)?.reshape((rows, 1))?;
-        let table_rows = first.broadcast_add(&offsets.reshape((1, layers.len()))?)?.flatten_all()?;
-        let by_token = self.embed_tokens_per_layer.forward(&table_rows)?.reshape((rows, layers.len(), self.width))?;
-        tap.see(|| format!("{}.per_layer_inputs", self.path), by_token)
-    }
-
-    fn by_context(&self, tap: &mut dyn Tap, inputs_embeds: &Tensor, layers: Range<usize>) -> Result<Tensor> {
+        let (table, factor) = self.embed_tokens_per_layer.parts();
+        let norm = self.per_layer_projection_norm.parts();
+        let (num_layers, projection_scale) = (self.num_layers, self.projection_scale);
         let rows = layers.start * self.width..layers.end * self.width;
+        let per_layer = PerLayer { table, factor, num_layers, layers, projection_scale, norm };
         let raw = self.per_layer_model_projection.forward_rows(inputs_embeds, rows)?;
+        match self.per_layer_projection_norm.fused(tap) {
+            Some(_) => per_layer_inputs(&raw, input_ids, &per_layer),
+            None => self.in_steps(tap, raw, input_ids, &per_layer),
+        }
+    }
+
+    /// As the fused op does it, with everything shown.
+    fn in_steps(&self, tap: &mut dyn Tap, raw: Tensor, input_ids: &Tensor, per_layer: &PerLayer<'_>) -> Result<Tensor> {
+        let by_token = by_token(input_ids, per_layer, raw.dtype())?;
+        let by_token = tap.see(|| format!("{}.per_layer_inputs", self.path), by_token)?;
+        add_parts(&self.by_context(tap, raw, by_token.shape())?, &by_token)
+    }
+
+    fn by_context(&self, tap: &mut dyn Tap, raw: Tensor, shape: &Shape) -> Result<Tensor> {
         let raw = tap.see(|| self.per_layer_model_projection.path().to_string(), raw)?;
-        let scaled = scale(&raw, self.projection_scale)?;
-        let by_layer = scaled.reshape((inputs_embeds.dim(0)?, layers.len(), self.width))?;
-        self.per_layer_projection_norm.forward(tap, &by_layer)
+        let scaled = scale(&raw, self.projection_scale)?.reshape(shape)?;
+        self.per_layer_projection_norm.forward(tap, &scaled)
     }
 }

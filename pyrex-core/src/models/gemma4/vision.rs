@@ -1,7 +1,7 @@
 //! The vision tower: patches to hidden states, all images of a batch in one run, without padding.
 //!
 //! Clipped linears, sandwich norms, 2-D rotary embedding, attention open inside each image, no norm at the end.
-//! It runs in f32 whatever the decoder's dtype: rounding it to bf16 is how a red circle became a collection of stones.
+//! It runs in f32 unless somebody asks otherwise: rounding it to bf16 is how a red circle became a collection of stones.
 
 use super::config::VisionConfig;
 use super::pooler::Pooler;
@@ -14,6 +14,7 @@ use crate::ops::Matrix;
 use crate::ops::activation::scale;
 use crate::ops::attention::{segment_attention, segment_reference};
 use crate::ops::gather::gather_rows;
+use crate::ops::heads::norm_rope;
 use crate::ops::rope::{RopeTable, rope};
 use crate::prompt::Patches;
 use crate::trace::Tap;
@@ -26,12 +27,14 @@ pub struct VisionTower {
     layers: Vec<EncoderLayer>,
     pooler: Pooler,
     inv_freq: Tensor,
+    dtype: DType,
 }
 
 struct PatchEmbedder {
     input_proj: Linear,
     position_embedding_table: Matrix,
     position_embedding_size: usize,
+    dtype: DType,
     path: String,
 }
 
@@ -64,15 +67,16 @@ impl VisionTower {
     ///
     /// # Errors
     /// As [`Weights::matrix`].
-    pub fn load(weights: &Weights<'_>, config: &VisionConfig) -> Result<Self> {
+    pub fn load(weights: &Weights<'_>, config: &VisionConfig, dtype: DType) -> Result<Self> {
         let layers = weights.at("encoder").at("layers");
         Ok(Self {
-            patch_embedder: PatchEmbedder::load(&weights.at("patch_embedder"), config)?,
+            patch_embedder: PatchEmbedder::load(&weights.at("patch_embedder"), config, dtype)?,
             layers: (0..config.num_hidden_layers)
                 .map(|layer_idx| EncoderLayer::load(&layers.at(layer_idx), config))
                 .collect::<Result<_>>()?,
             pooler: Pooler::load(weights, config)?,
             inv_freq: Tensor::new(config.inv_freq.as_slice(), weights.device())?,
+            dtype,
         })
     }
 
@@ -83,7 +87,7 @@ impl VisionTower {
     pub fn forward(&self, tap: &mut dyn Tap, images: &ImageBatch) -> Result<Tensor> {
         let positions = tap.see(|| "prep.position_ids".to_string(), images.positions.clone())?;
         let mut hidden_states = self.patch_embedder.forward(tap, images, &positions)?;
-        let rope_table = RopeTable::new(&positions, &self.inv_freq, DType::F32)?;
+        let rope_table = RopeTable::new(&positions, &self.inv_freq, self.dtype)?;
         for layer in &self.layers {
             tap.proceed()?;
             hidden_states = layer.forward(tap, &hidden_states, &rope_table, &images.segment_start)?;
@@ -93,13 +97,14 @@ impl VisionTower {
 }
 
 impl PatchEmbedder {
-    fn load(weights: &Weights<'_>, config: &VisionConfig) -> Result<Self> {
+    fn load(weights: &Weights<'_>, config: &VisionConfig, dtype: DType) -> Result<Self> {
         let (hidden_size, positions) = (config.hidden_size, config.position_embedding_size);
         let patch_len = 3 * config.patch_size * config.patch_size;
         Ok(Self {
             input_proj: Linear::load(&weights.at("input_proj"), patch_len, hidden_size)?,
             position_embedding_table: weights.matrix("position_embedding_table", &[2, positions, hidden_size])?,
             position_embedding_size: positions,
+            dtype,
             path: weights.path().to_string(),
         })
     }
@@ -109,12 +114,12 @@ impl PatchEmbedder {
         let pixel_values = scale(&images.pixels.to_dtype(DType::F32)?, 1.0 / 255.0)?;
         let pixel_values = tap.see(|| "prep.pixel_values".to_string(), pixel_values)?;
         let centred = ((pixel_values - 0.5)? * 2.0)?;
-        let projected = self.input_proj.forward(tap, &centred)?;
+        let projected = self.input_proj.forward(tap, &centred.to_dtype(self.dtype)?)?;
         let row = |axis: usize| -> Result<Tensor> {
             let position = positions.narrow(1, axis, 1)?.flatten_all()?;
             let offset = (axis * self.position_embedding_size) as f64;
             let table_rows = self.position_embedding_table.rows_range(0..(axis + 1) * self.position_embedding_size)?;
-            gather_rows(&table_rows, &(position.to_dtype(DType::I64)? + offset)?.to_dtype(DType::U32)?, DType::F32)
+            gather_rows(&table_rows, &(position.to_dtype(DType::I64)? + offset)?.to_dtype(DType::U32)?, self.dtype)
         };
         let position_embeds = (row(0)? + row(1)?)?;
         tap.see(|| self.path.clone(), (projected + position_embeds)?)
@@ -145,10 +150,11 @@ impl EncoderLayer {
     fn forward(&self, tap: &mut dyn Tap, x: &Tensor, rope_table: &RopeTable, segment_start: &Tensor) -> Result<Tensor> {
         let normed = self.input_layernorm.forward(tap, x)?;
         let attended = self.self_attn.forward(tap, &normed, rope_table, segment_start)?;
-        let x = (x + self.post_attention_layernorm.forward(tap, &attended)?)?;
-        let normed = self.pre_feedforward_layernorm.forward(tap, &x)?;
+        let next = &self.pre_feedforward_layernorm;
+        let (x, normed) = self.post_attention_layernorm.add_to(tap, x, &attended, 1.0, Some(next))?;
+        let normed = normed.map_or_else(|| next.forward(tap, &x), Ok)?;
         let fed = self.mlp.forward(tap, &normed)?;
-        let x = (x + self.post_feedforward_layernorm.forward(tap, &fed)?)?;
+        let (x, _) = self.post_feedforward_layernorm.add_to(tap, &x, &fed, 1.0, None)?;
         tap.see(|| self.path.clone(), x)
     }
 }
@@ -179,9 +185,13 @@ impl VisionAttention {
         let q = self.q_proj.forward(tap, x)?.reshape(heads)?;
         let k = self.k_proj.forward(tap, x)?.reshape(heads)?;
         let v = self.v_proj.forward(tap, x)?.reshape(heads)?;
-        let q = rope(&self.q_norm.forward(tap, &q)?, rope_table)?;
+        let rotated = |tap: &mut dyn Tap, norm: &RmsNorm, x: &Tensor| match norm.fused(tap) {
+            Some(norm) => norm_rope(x, norm, rope_table),
+            None => rope(&norm.forward(tap, x)?, rope_table),
+        };
+        let q = rotated(tap, &self.q_norm, &q)?;
         let q = tap.see(|| format!("{}.q_rope", self.path), q)?;
-        let k = rope(&self.k_norm.forward(tap, &k)?, rope_table)?;
+        let k = rotated(tap, &self.k_norm, &k)?;
         let k = tap.see(|| format!("{}.k_rope", self.path), k)?;
         let v = self.v_norm.forward(tap, &v)?;
         let context = match self.faults.has(Fault::Bf16Rounding) {

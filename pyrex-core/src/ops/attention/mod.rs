@@ -23,6 +23,8 @@ pub struct Queries {
     pub positions: Tensor,
     /// `[B + 1]` u32: rows `query_start[b]..query_start[b + 1]` belong to sequence `b`.
     pub query_start: Tensor,
+    /// How many of the first sequences are known to have one row or none, as they have in decoding: a device has a kernel for them.
+    pub num_single: usize,
 }
 
 /// The keys and values a layer reads, in blocks.
@@ -86,6 +88,10 @@ pub fn paged_attention_at(
     if q.elem_count() == 0 {
         return Ok(q.clone());
     }
+    #[cfg(feature = "cuda")]
+    if let Some(lane) = super::cuda::lane(q) {
+        return super::cuda::attention::paged(&lane, q, kv, queries, (window, scale));
+    }
     if !has_kernel(q) || !has_kernel(kv.keys) {
         return paged_reference(q, kv, queries, window, scale, DType::F32);
     }
@@ -145,6 +151,10 @@ pub fn segment_attention_at(
     }
     if q.elem_count() == 0 {
         return Ok(q.clone());
+    }
+    #[cfg(feature = "cuda")]
+    if let Some(lane) = super::cuda::lane(q) {
+        return super::cuda::attention::segments(&lane, (q, k, v), segment_start, scale);
     }
     if !has_kernel(q) || !has_kernel(k) {
         return segment_reference(q, k, v, segment_start, scale, DType::F32);

@@ -3,6 +3,7 @@
 mod few;
 mod many;
 
+use super::activation::gelu_mul;
 use super::host::{float_view, tensor_of};
 use super::matrix::HostElements;
 use super::simd::Level;
@@ -45,6 +46,39 @@ pub fn clipped_matmul(x: &Tensor, weight: &Matrix, clip: &Clip) -> Result<Tensor
     matmul_at(Level::Widest, x, weight, clip)
 }
 
+/// `gelu_tanh(x · Gᵀ) · (x · Uᵀ)`, each product, the GELU and what comes of them rounded to the dtype of `x`; each product
+/// between the bounds of its own linear. `x`: `[T, C]`, `gate` and `up`: `[I, C]`, returns `[T, I]`.
+///
+/// # Errors
+/// `Internal` if the widths differ.
+pub fn gated_matmul(x: &Tensor, gate: (&Matrix, &Clip), up: (&Matrix, &Clip)) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let Some(lane) = super::cuda::lane(x) {
+        return super::cuda::products::gated_matmul(&lane, x, gate, up);
+    }
+    gated_matmul_reference(x, gate, up)
+}
+
+/// The definition of [`gated_matmul`]: one op after another.
+///
+/// # Errors
+/// As [`gated_matmul`].
+pub fn gated_matmul_reference(x: &Tensor, gate: (&Matrix, &Clip), up: (&Matrix, &Clip)) -> Result<Tensor> {
+    gelu_mul(&clipped_matmul(x, gate.0, gate.1)?, &clipped_matmul(x, up.0, up.1)?)
+}
+
+/// `x · Wᵀ` with each of two weights, `[N, C]` and `[M, C]`.
+///
+/// # Errors
+/// As [`matmul`].
+pub fn matmul_pair(x: &Tensor, first: &Matrix, second: &Matrix) -> Result<(Tensor, Tensor)> {
+    #[cfg(feature = "cuda")]
+    if let Some(lane) = super::cuda::lane(x) {
+        return super::cuda::products::matmul_pair(&lane, x, first, second);
+    }
+    Ok((matmul(x, first)?, matmul(x, second)?))
+}
+
 /// [`clipped_matmul`] with the instructions of `level`.
 ///
 /// # Errors
@@ -57,6 +91,10 @@ pub fn matmul_at(level: Level, x: &Tensor, weight: &Matrix, clip: &Clip) -> Resu
     let shape = (rows, weight.rows());
     if rows == 0 || cols == 0 || weight.rows() == 0 {
         return Ok((Tensor::zeros(shape, x.dtype(), x.device())?.clamp(clip.output.0, clip.output.1))?);
+    }
+    #[cfg(feature = "cuda")]
+    if let Some(lane) = super::cuda::lane(x) {
+        return super::cuda::products::matmul(&lane, x, weight, clip);
     }
     let Some(elements) = weight.host().filter(|_| has_kernel(x)) else {
         return reference(x, weight, clip);

@@ -1,0 +1,33 @@
+//! Recording a stream's work, and what is written between two replays.
+
+use super::{Lane, view};
+use crate::error::{Error, Result};
+use candle_core::cuda_backend::cudarc::driver::result;
+use candle_core::{CudaDevice, Tensor};
+use pyrex_kernels::cuda::{self, Stream};
+
+/// What was recorded.
+pub(crate) struct Graph(cuda::Graph);
+
+impl Graph {
+    pub(crate) fn replay(&self) -> Result<()> {
+        Ok(self.0.launch()?)
+    }
+}
+
+/// As [`Recording::new`](crate::ops::recording::Recording::new).
+pub(crate) fn record(device: &CudaDevice, work: impl FnOnce() -> Result<()>) -> Result<Graph> {
+    Ok(Graph(Stream::new(device.cuda_stream())?.capture(work)?))
+}
+
+/// As [`overwrite`](crate::ops::recording::overwrite). So few bytes are taken by the driver before the call returns.
+pub(crate) fn overwrite(lane: &Lane, target: &Tensor, offset: usize, values: &[u32]) -> Result<()> {
+    let target = view(target)?;
+    let stream = lane.device.cuda_stream();
+    let address = target.buffer().address() + (offset * size_of::<u32>()) as u64;
+    let copied = stream.context().bind_to_thread().and_then(|()| {
+        // SAFETY: the caller has checked that the target has room; pageable memory is copied by the driver before it returns.
+        unsafe { result::memcpy_htod_async(address, values, stream.cu_stream()) }
+    });
+    copied.map_err(|error| Error::device(format_args!("a copy to the device: {error}")))
+}
