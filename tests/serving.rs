@@ -16,6 +16,7 @@ use pyrex_core::{
 use pyrex_tests::scripted::{
     answer, events, failure, gated, image, open, open_with, submit, submit_prepared, text, wait_until,
 };
+use pyrex_tests::{options, runs_ahead};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -56,6 +57,9 @@ fn all_is_free(engine: &Engine) {
 
 #[test]
 fn a_step_mixes_decodes_with_chunks_of_prompts_under_the_budget() {
+    if runs_ahead() {
+        return;
+    }
     let (script, keeper) = gated(Script::of(&[("ab", "xyz"), (LONG, "ok")]));
     let engine = open_with(script, |options| options.max_batch_tokens = 10);
     let first = submit(&engine, text("ab"));
@@ -116,6 +120,9 @@ fn a_full_queue_refuses_at_once_and_takes_again() {
 
 #[test]
 fn a_higher_priority_is_served_first_and_takes_the_place_of_a_lower_one() {
+    if runs_ahead() {
+        return;
+    }
     let (script, keeper) = gated(Script::of(&[("low", "123"), ("later", "4"), ("high", "5")]));
     let engine = open_with(script, |options| options.max_sequences = 1);
     let low = submit(&engine, text("low"));
@@ -283,6 +290,9 @@ fn completions_survive_a_cache_that_is_too_small_for_all_of_them() {
 
 #[test]
 fn a_prompt_that_begins_like_an_earlier_one_is_read_from_the_cache() {
+    if runs_ahead() {
+        return;
+    }
     let (script, keeper) = gated(Script::of(&[(LONG, "one"), (&format!("{LONG} and more"), "two")]));
     let engine = open(script);
     let first = submit(&engine, text(LONG));
@@ -492,8 +502,7 @@ impl Model for Changed {
 fn changed(script: Script, change: fn(&Batch, Tensor) -> pyrex_core::Result<Tensor>) -> Engine {
     let LoadedModel { model: inner, processor } = script.load();
     let model = ModelInput::Loaded(LoadedModel { model: Box::new(Changed { inner, change }), processor });
-    Engine::open(EngineOptions { num_threads: Some(1), ..EngineOptions::new(model) })
-        .expect("the model opens")
+    Engine::open(EngineOptions { num_threads: Some(1), ..options(model) }).expect("the model opens")
 }
 
 #[test]
@@ -591,7 +600,7 @@ fn a_thousand_waiting_images_are_not_a_thousand_decoded_ones() {
     let prepared = Arc::new(AtomicUsize::new(0));
     let processor = Arc::new(Counting { inner: processor, prepared: prepared.clone() });
     let model = ModelInput::Loaded(LoadedModel { model, processor });
-    let options = EngineOptions { max_sequences: 4, num_threads: Some(1), ..EngineOptions::new(model) };
+    let options = EngineOptions { max_sequences: 4, num_threads: Some(1), ..options(model) };
     let engine = Engine::open(options).expect("the model opens");
     let handles: Vec<_> = (0..1000).map(|i| submit(&engine, with_image(i as u8, "what is this?"))).collect();
     fed(&keeper);

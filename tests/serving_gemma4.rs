@@ -3,7 +3,7 @@
 
 use pyrex_core::prompt::EncodedPrompt;
 use pyrex_core::{Completion, Engine, EngineOptions, KvCacheSize, Request, RequestHandle, SamplingParams};
-use pyrex_tests::{CHECKPOINTS, chat_prompt, golden_json, ids, model_dir};
+use pyrex_tests::{CHECKPOINTS, chat_prompt, golden_json, ids, model_dir, options};
 use serde_json::Value;
 
 /// How far two log-probabilities of one token may lie apart when only the order of sums differs: the tiny models' logits are
@@ -31,7 +31,7 @@ fn cases(checkpoint: &str) -> Vec<Case> {
 }
 
 fn open(checkpoint: &str, change: impl FnOnce(&mut EngineOptions)) -> Engine {
-    let mut options = EngineOptions::new(model_dir(checkpoint));
+    let mut options = options(model_dir(checkpoint));
     options.max_model_len = Some(512);
     change(&mut options);
     Engine::open(options).unwrap()

@@ -8,12 +8,13 @@ pub mod scripted;
 
 use candle_core::{DType, Device, Tensor};
 use pyrex_core::batch::{Batch, Chunk, PromptDepth, SoftTokens, Wanted};
+use pyrex_core::engine::options::ModelInput;
 use pyrex_core::error::Result;
-use pyrex_core::fault::Faults;
 use pyrex_core::kv::KvPool;
 use pyrex_core::models::{LoadFormat, LoadOptions, LoadedModel, Model, ModelSource, load};
 use pyrex_core::prompt::{Chat, Content, EncodedPrompt, Message, Part, Prompt};
 use pyrex_core::trace::{NoTap, Origin, Tap};
+use pyrex_core::{DeviceChoice, EngineOptions};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -77,7 +78,7 @@ pub fn load_model(name: &str, dtype: DType) -> LoadedModel {
 
 /// Options to load on the CPU without being told of progress.
 pub fn load_options(source: ModelSource, dtype: DType, format: LoadFormat) -> LoadOptions {
-    LoadOptions { source, device: Device::Cpu, dtype, format, progress: None, faults: Faults::default() }
+    LoadOptions { format, ..LoadOptions::new(source, device(), dtype) }
 }
 
 /// The files of a checkpoint, to be damaged or changed.
@@ -320,7 +321,7 @@ impl<'a> Run<'a> {
             block_tables: self.block_tables.iter().map(Vec::as_slice).collect(),
             wanted: how.wanted,
         };
-        let mut batch = Batch::new(&[chunk], BLOCK_SIZE, &Device::Cpu).expect("a batch");
+        let mut batch = Batch::new(&[chunk], BLOCK_SIZE, &self.model.spec().device).expect("a batch");
         batch.prompt_depth = how.depth;
         batch.soft_tokens = soft.and_then(|soft| self.soft_tokens(soft, ids.len()));
         self.position += ids.len();
@@ -336,7 +337,8 @@ impl<'a> Run<'a> {
             return None;
         }
         let rows: Vec<u32> = which.iter().map(|&i| (positions[i as usize] - self.position) as u32).collect();
-        let tensor = |values: Vec<u32>| Tensor::from_vec(values, which.len(), &Device::Cpu).expect("indices");
+        let device = &self.model.spec().device;
+        let tensor = |values: Vec<u32>| Tensor::from_vec(values, which.len(), device).expect("indices");
         let embeds = embeds.index_select(&tensor(which.clone()), 0).expect("rows");
         Some(SoftTokens { rows: tensor(rows), embeds })
     }
@@ -380,4 +382,23 @@ pub fn greedy(loaded: &LoadedModel, prompt: &EncodedPrompt, max_tokens: usize, s
         }
         logits = run.forward(&mut NoTap, &[id], None, LAST);
     }
+}
+
+/// The device that the tests run models on: the CPU, or what `PYREX_TEST_DEVICE` names.
+pub fn device() -> Device {
+    let choice = std::env::var("PYREX_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
+    let choice: DeviceChoice = choice.parse().expect("PYREX_TEST_DEVICE names a device");
+    choice.open().expect("the device opens")
+}
+
+/// Whether this is the test binary `ahead`, where steps are launched before the tokens of the last are read, as on a device. Then
+/// one step more than is needed runs after a token that ends an answer, so a test that counts steps has nothing to say.
+pub fn runs_ahead() -> bool {
+    let binary = std::env::current_exe().expect("a test knows its binary");
+    binary.file_name().is_some_and(|name| name.to_string_lossy().starts_with("ahead-"))
+}
+
+/// The defaults for `model`, and what the test binary says of running ahead.
+pub fn options(model: impl Into<ModelInput>) -> EngineOptions {
+    EngineOptions { runs_ahead: runs_ahead().then_some(true), ..EngineOptions::new(model) }
 }

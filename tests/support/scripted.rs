@@ -1,5 +1,6 @@
 //! Engines on the scripted model, for the tests that need no weights.
 
+use crate::options;
 use pyrex_core::models::scripted::{Gate, GateKeeper, Script};
 use pyrex_core::{Engine, EngineOptions, Error, Event, ModelInput, Part, Prompt, Request, RequestHandle};
 use std::thread;
@@ -12,8 +13,7 @@ pub fn open(script: Script) -> Engine {
 
 /// The engine of this script, with changed options.
 pub fn open_with(script: Script, change: impl FnOnce(&mut EngineOptions)) -> Engine {
-    let mut options =
-        EngineOptions { num_threads: Some(1), ..EngineOptions::new(ModelInput::Loaded(script.load())) };
+    let mut options = EngineOptions { num_threads: Some(1), ..options(ModelInput::Loaded(script.load())) };
     change(&mut options);
     Engine::open(options).expect("the scripted model opens")
 }

@@ -3,7 +3,7 @@
 use super::event::Event;
 use super::live::{Choice, Live};
 use super::lobby::Lobby;
-use super::runner::{Logits, Part, Runner};
+use super::runner::{Launched, Logits, Part, Runner};
 use super::sampler::Sampled;
 use super::stats::{Board, EngineStats, Meter, StepTimes};
 use super::{elapsed_ms, panic_message};
@@ -33,6 +33,36 @@ pub(crate) struct Arrival {
     pub(crate) live: Live,
 }
 
+/// A step that was launched.
+pub(super) struct Flight {
+    plan: Plan,
+    launched: Launched,
+    started: Instant,
+    times: StepTimes,
+}
+
+/// What a step left for the sequences that it brought to their ends.
+enum Chosen {
+    Logits(Logits),
+    Drawn(Vec<u32>),
+}
+
+/// The same for one of them.
+#[derive(Clone, Copy)]
+enum Row<'a> {
+    Logits(&'a [f32]),
+    Drawn(u32),
+}
+
+impl Chosen {
+    fn rows(&self) -> Box<dyn Iterator<Item = Row<'_>> + '_> {
+        match self {
+            Self::Logits(logits) => Box::new(logits.rows().map(Row::Logits)),
+            Self::Drawn(ids) => Box::new(ids.iter().copied().map(Row::Drawn)),
+        }
+    }
+}
+
 /// What the core shares with the other threads.
 pub(crate) struct Links {
     pub(crate) commands: Receiver<Command>,
@@ -50,6 +80,8 @@ pub(crate) struct EngineCore {
     pub(super) live: BTreeMap<u64, Live>,
     /// Those of a step that failed: each runs alone, until the guilty is found.
     suspects: VecDeque<SequenceId>,
+    /// The step that was launched last, while its tokens are not read.
+    flight: Option<Flight>,
     /// Nobody could go on at the last step.
     pub(super) idle: bool,
     pub(super) links: Links,
@@ -61,7 +93,8 @@ impl EngineCore {
     pub(crate) fn new(runner: Runner, scheduler: Scheduler, links: Links) -> Self {
         let (live, suspects) = (BTreeMap::new(), VecDeque::new());
         let (totals, meter) = (EngineStats::default(), Meter::default());
-        let mut core = Self { runner, scheduler, live, suspects, idle: true, links, totals, meter };
+        let mut core =
+            Self { runner, scheduler, live, suspects, flight: None, idle: true, links, totals, meter };
         core.publish();
         core
     }
@@ -92,31 +125,73 @@ impl EngineCore {
     }
 
     /// One step: plan, encode images, run, sample, deliver. A step that fails changes nothing; see [`Self::give_up`].
+    ///
+    /// Where tokens are drawn without the host, the step is only launched here, and its tokens are sampled and delivered while
+    /// the next one runs; what that one needs of them is expected, and put in its place on the device.
     fn step(&mut self, started: Instant) {
         let plan = self.plan();
-        self.idle = plan.chunks.is_empty();
+        self.idle = plan.chunks.is_empty() && self.flight.is_none();
         if self.idle {
             return self.fail_stuck();
         }
         let mut times = StepTimes { plan_ms: elapsed_ms(started), ..StepTimes::default() };
         self.links.board.step_begins();
-        let computed = self.compute(&plan, &mut times);
-        self.links.board.step_ends();
-        match computed {
-            Ok(logits) => {
-                self.scheduler.commit(&plan);
-                let sampling = Instant::now();
-                let sampled = self.sample(&plan, &logits);
-                times.sample_ms = elapsed_ms(sampling);
-                let delivering = Instant::now();
-                let num_sampled = sampled.len();
-                sampled.into_iter().for_each(|(id, sampled)| self.deliver(id, sampled));
-                times.deliver_ms = elapsed_ms(delivering);
-                self.note_step(&plan, num_sampled, started, &times);
-            }
-            Err(error) => self.give_up(&plan, error),
+        let launched = match plan.chunks.is_empty() {
+            true => None,
+            false => Some(self.launch(&plan, &mut times)),
+        };
+        if let Some(before) = self.flight.take() {
+            self.land(before);
         }
+        match launched {
+            None => {}
+            Some(Err(error)) => self.give_up(&plan, error),
+            Some(Ok(launched)) => {
+                self.scheduler.commit(&plan);
+                let flight = Flight { plan, launched, started, times };
+                match flight.launched {
+                    Launched::Drawn(_) => self.let_fly(flight),
+                    Launched::Logits(_) => self.land(flight),
+                }
+            }
+        }
+        self.links.board.step_ends();
         self.publish();
+    }
+
+    /// Goes on without the tokens of a step: whoever is to have one more after it expects it.
+    fn let_fly(&mut self, flight: Flight) {
+        for chunk in flight.plan.chunks.iter().filter(|chunk| chunk.samples) {
+            let Some(live) = self.live.get(&chunk.sequence_id.request) else { continue };
+            let choice = live.choices.get(chunk.sequence_id.index as usize);
+            if choice.is_some_and(|choice| choice.finish.is_none() && !choice.output.ends_next()) {
+                self.scheduler.expect(chunk.sequence_id);
+            }
+        }
+        self.flight = Some(flight);
+    }
+
+    /// Waits for a step, samples what it left to the host, and delivers its tokens.
+    fn land(&mut self, flight: Flight) {
+        let Flight { plan, launched, started, mut times } = flight;
+        let waiting = Instant::now();
+        let chosen = match launched {
+            Launched::Logits(logits) => Chosen::Logits(logits),
+            Launched::Drawn(ids) => match ids.wait() {
+                Ok(ids) => Chosen::Drawn(ids),
+                Err(error) => return self.fail_all(&plan, &error),
+            },
+        };
+        times.forward_ms += elapsed_ms(waiting);
+        self.note_forward(&plan, times.forward_ms);
+        let sampling = Instant::now();
+        let sampled = self.sample(&plan, &chosen);
+        times.sample_ms = elapsed_ms(sampling);
+        let delivering = Instant::now();
+        let num_sampled = sampled.len();
+        sampled.into_iter().for_each(|(id, sampled)| self.deliver(id, sampled));
+        times.deliver_ms = elapsed_ms(delivering);
+        self.note_step(&plan, num_sampled, started, &times);
     }
 
     /// What the next step runs: one of the suspects if there are any, else as many as may run together.
@@ -130,25 +205,30 @@ impl EngineCore {
         self.scheduler.plan()
     }
 
-    /// The device's part of a step: the logits of each sequence that the plan brings to its end.
-    fn compute(&mut self, plan: &Plan, times: &mut StepTimes) -> Result<Logits> {
+    /// The device's part of a step, launched.
+    fn launch(&mut self, plan: &Plan, times: &mut StepTimes) -> Result<Launched> {
         let _spans = self.begin(plan);
         let parts = parts(plan, &self.live, &self.scheduler)?;
         let encoding = Instant::now();
         let features = self.runner.encode_images(&parts)?;
         times.encode_images_ms = elapsed_ms(encoding);
         let running = Instant::now();
-        let logits = self.runner.forward(&parts, &features)?;
+        let launched = self.runner.launch(&parts, &features)?;
         times.forward_ms = elapsed_ms(running);
         for (request, live) in &mut self.live {
-            if plan.chunks.iter().any(|chunk| chunk.sequence_id.request == *request) {
-                live.note_forward(times.forward_ms);
-            }
             if features.encoded_for.iter().any(|id| id.request == *request) {
                 live.timings.encode_images_ms += times.encode_images_ms;
             }
         }
-        Ok(logits)
+        Ok(launched)
+    }
+
+    fn note_forward(&mut self, plan: &Plan, forward_ms: f64) {
+        for (request, live) in &mut self.live {
+            if plan.chunks.iter().any(|chunk| chunk.sequence_id.request == *request) {
+                live.note_forward(forward_ms);
+            }
+        }
     }
 
     /// Notes that the requests of `plan` run, and returns a span for each chunk.
@@ -167,10 +247,10 @@ impl EngineCore {
     }
 
     /// The next token of each sequence that the plan brought to its end. The prompt's logits begin every completion.
-    fn sample(&mut self, plan: &Plan, logits: &Logits) -> Vec<(SequenceId, Result<Sampled>)> {
+    fn sample(&mut self, plan: &Plan, chosen: &Chosen) -> Vec<(SequenceId, Result<Sampled>)> {
         let sampling = plan.chunks.iter().filter(|chunk| chunk.samples);
-        let rows: HashMap<SequenceId, (&[f32], usize)> = sampling
-            .zip(logits.rows())
+        let rows: HashMap<SequenceId, (Row<'_>, usize)> = sampling
+            .zip(chosen.rows())
             .map(|(chunk, row)| (chunk.sequence_id, (row, chunk.positions.end)))
             .collect();
         let mut jobs = Vec::with_capacity(rows.len());
@@ -184,8 +264,10 @@ impl EngineCore {
                 }
             }
         }
-        let sample =
-            |(id, choice, row, position): (_, &mut Choice, _, _)| (id, choice.sampler.sample(row, position));
+        let sample = |(id, choice, row, position): (_, &mut Choice, _, _)| match row {
+            Row::Logits(logits) => (id, choice.sampler.sample(logits, position)),
+            Row::Drawn(token_id) => (id, choice.sampler.take(token_id, position)),
+        };
         jobs.into_par_iter().map(sample).collect()
     }
 
@@ -224,6 +306,12 @@ impl EngineCore {
             [alone] => self.fail(alone.sequence_id.request, error),
             together => self.suspects.extend(together.iter().map(|chunk| chunk.sequence_id)),
         }
+    }
+
+    /// The device failed under a step that was launched, and with it all that the step was for.
+    fn fail_all(&mut self, plan: &Plan, error: &Error) {
+        self.totals.num_failed_steps += 1;
+        plan.chunks.iter().for_each(|chunk| self.fail(chunk.sequence_id.request, error.clone()));
     }
 
     pub(super) fn fail(&mut self, request: u64, error: Error) {
@@ -274,7 +362,13 @@ fn parts<'a>(
         let (Some(live), Some(sequence)) = (live.get(&id.request), scheduler.get(id)) else {
             return Err(Error::internal(format_args!("{id:?} was planned and is not live")));
         };
-        Ok(Part { chunk, sequence, images: &live.images, control: &live.control, span: &live.span })
+        // The first token of several completions is drawn several times from the same logits.
+        let choice = match live.choices.as_slice() {
+            [only] => Some(only),
+            several => several.get(id.index as usize).filter(|_| live.has_begun()),
+        };
+        let draw = choice.and_then(|choice| choice.sampler.draw(chunk.positions.end));
+        Ok(Part { chunk, sequence, images: &live.images, control: &live.control, span: &live.span, draw })
     };
     plan.chunks.iter().map(part).collect()
 }

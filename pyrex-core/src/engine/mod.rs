@@ -24,6 +24,7 @@ pub mod options;
 pub mod output;
 mod probe;
 mod reasoning;
+mod recorded;
 pub mod request;
 mod runner;
 pub mod sampler;
@@ -59,7 +60,7 @@ use event::Outlet;
 use intake::{Intake, Job, Ticket};
 use lobby::Lobby;
 use options::{Limits, ModelLoad};
-use runner::Runner;
+use runner::{Runner, RunnerLimits};
 use stats::Board;
 use std::any::Any;
 use std::cmp::Reverse;
@@ -107,6 +108,10 @@ impl Engine {
             kv_cache: options.kv_cache,
             prefix_cache: options.prefix_cache,
             digests: Digests::new(random_key()),
+            #[cfg(feature = "test-util")]
+            runs_ahead: options.runs_ahead,
+            #[cfg(not(feature = "test-util"))]
+            runs_ahead: None,
         };
         let lobby = Arc::new(Lobby::new(options.max_waiting, options.max_sequences));
         let subscriber = options.subscriber.clone();
@@ -349,6 +354,7 @@ struct CorePlan {
     kv_cache: KvCacheSize,
     prefix_cache: bool,
     digests: Digests,
+    runs_ahead: Option<bool>,
 }
 
 /// What the core thread tells the caller of `open`.
@@ -374,7 +380,13 @@ fn serve(load: ModelLoad, plan: CorePlan, links: Links, ready: &SyncSender<Resul
         let cache = BlockCache::new(&groups, BLOCK_SIZE, plan.digests, plan.prefix_cache);
         let EngineConfig { max_batch_tokens, max_sequences, .. } = config;
         let scheduler = Scheduler::new(StepLimits { max_batch_tokens, max_sequences }, cache);
-        let core = EngineCore::new(Runner::new(model, pool), scheduler, links);
+        let limits = RunnerLimits {
+            max_model_len: config.max_model_len,
+            max_batch_tokens,
+            max_sequences,
+            runs_ahead: plan.runs_ahead,
+        };
+        let core = EngineCore::new(Runner::new(model, pool, &limits)?, scheduler, links);
         Ok((core, Opened { spec, config, processor, load_ms: elapsed_ms(started) }))
     };
     // A send fails only if the caller of `open` is gone, and then the commands are gone too.

@@ -8,6 +8,7 @@ use crate::fault::Faults;
 use crate::models::load::{LoadFormat, LoadOptions, ModelSource, Progress};
 use crate::models::{LoadedModel, ModelSpec};
 use crate::ops;
+use crate::weights::TablePlace;
 use candle_core::{DType, Device};
 use std::fmt;
 use std::path::PathBuf;
@@ -62,6 +63,10 @@ pub struct EngineOptions {
     pub device: DeviceChoice,
     /// The dtype of the activations; f32 on the CPU and bf16 on CUDA if not given.
     pub dtype: Option<ActivationDtype>,
+    /// The dtype of the vision tower's activations: f32 unless speed counts more than the reference's own numbers.
+    pub vision_dtype: ActivationDtype,
+    /// Where the tables lie of which single rows are read.
+    pub tables: TablePlace,
     /// Threads that compute; as many as the machine has cores if not given.
     pub num_threads: Option<usize>,
     /// The longest sequence, prompt and answer together; the model's own limit or 8192 if not given, whichever is less.
@@ -88,6 +93,9 @@ pub struct EngineOptions {
     pub progress: Option<Progress>,
     /// Whom the engine tells of its spans and events; the subscriber of the process if not given.
     pub subscriber: Option<Dispatch>,
+    /// Whether a step is launched before the tokens of the last one are read: `None` does so where it saves time.
+    #[cfg(feature = "test-util")]
+    pub runs_ahead: Option<bool>,
 }
 
 impl EngineOptions {
@@ -107,6 +115,8 @@ impl EngineOptions {
             model: model.into(),
             device: DeviceChoice::default(),
             dtype: None,
+            vision_dtype: ActivationDtype::F32,
+            tables: TablePlace::default(),
             num_threads: None,
             max_model_len: None,
             max_batch_tokens: Self::DEFAULT_MAX_BATCH_TOKENS,
@@ -120,6 +130,8 @@ impl EngineOptions {
             load_format: LoadFormat::default(),
             progress: None,
             subscriber: None,
+            #[cfg(feature = "test-util")]
+            runs_ahead: None,
         }
     }
 }
@@ -298,6 +310,8 @@ impl EngineOptions {
                 source,
                 device: self.device.open()?,
                 dtype: self.dtype.unwrap_or(self.device.default_dtype()).dtype(),
+                vision_dtype: self.vision_dtype.dtype(),
+                tables: self.tables,
                 format: self.load_format,
                 progress: self.progress,
                 faults: Faults::default(),

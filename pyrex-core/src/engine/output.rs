@@ -83,6 +83,11 @@ impl Output {
         Delta { text, finish }
     }
 
+    /// Whether the next token is the last, whatever it is.
+    pub(crate) fn ends_next(&self) -> bool {
+        self.num_tokens + 1 >= self.max_tokens
+    }
+
     /// How many tokens were taken.
     pub fn num_tokens(&self) -> usize {
         self.num_tokens

@@ -2,10 +2,14 @@
 
 use super::control::RequestControl;
 use super::images::{FeatureCache, FeatureCounts};
+use super::recorded::{DecodeRow, Decoded, RecordedSteps, put_drawn};
+use super::sampler::draw_on_host;
 use crate::batch::{Batch, Chunk, SoftTokens, Wanted};
 use crate::error::{Error, Result};
 use crate::kv::KvPool;
 use crate::models::Model;
+use crate::ops::recording::can_record;
+use crate::ops::sampling::{Draw, DrawTable, IdReader, PendingIds, can_draw};
 use crate::prompt::Patches;
 use crate::schedule::{Digest, PlannedChunk, Sequence, SequenceId};
 use crate::trace::{Origin, Tap};
@@ -22,6 +26,12 @@ pub(crate) struct Runner {
     model: Box<dyn Model>,
     pool: KvPool,
     features: FeatureCache,
+    recorded: RecordedSteps,
+    ids: IdReader,
+    /// Whether a step's tokens may be drawn before anybody reads them, so that the next one can begin.
+    runs_ahead: bool,
+    /// What the last step drew, and for whom, until the host has read it.
+    drawn: Option<(Tensor, HashMap<SequenceId, u32>)>,
 }
 
 /// One sequence's part of a step, with what is needed to run it.
@@ -32,6 +42,8 @@ pub(crate) struct Part<'a> {
     pub(crate) images: &'a [Patches],
     pub(crate) control: &'a RequestControl,
     pub(crate) span: &'a Span,
+    /// How its next token is drawn, if that can be said beforehand.
+    pub(crate) draw: Option<Draw>,
 }
 
 /// The features of the images that a step reads.
@@ -42,10 +54,28 @@ pub(crate) struct Features {
     pub(crate) encoded_for: Vec<SequenceId>,
 }
 
+/// What a step is to leave for the sequences that it brings to their ends, in their order.
+pub(crate) enum Launched {
+    /// Their logits.
+    Logits(Logits),
+    /// Their next tokens: they are on their way.
+    Drawn(PendingIds),
+}
+
 /// The logits of the rows that sample, one after another.
 pub(crate) struct Logits {
     values: Vec<f32>,
     vocab_size: usize,
+}
+
+/// How much a runner must be ready for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RunnerLimits {
+    pub(crate) max_model_len: usize,
+    pub(crate) max_batch_tokens: usize,
+    pub(crate) max_sequences: usize,
+    /// Whether steps are launched before the tokens of the last one are read; where it saves time if not given.
+    pub(crate) runs_ahead: Option<bool>,
 }
 
 /// Ends a pass between two layers once most of its rows are wanted by nobody: then the others are sooner done alone.
@@ -72,8 +102,21 @@ impl Tap for WhileWanted<'_> {
 }
 
 impl Runner {
-    pub(crate) fn new(model: Box<dyn Model>, pool: KvPool) -> Self {
-        Self { model, pool, features: FeatureCache::new(FEATURE_TOKENS) }
+    /// # Errors
+    /// `Device` or `OutOfMemory` if the device has no room for what a step needs.
+    pub(crate) fn new(model: Box<dyn Model>, pool: KvPool, limits: &RunnerLimits) -> Result<Self> {
+        let device = &model.spec().device;
+        let can_draw = can_draw(device);
+        let table_len = limits.max_model_len.div_ceil(pool.block_size());
+        Ok(Self {
+            features: FeatureCache::new(FEATURE_TOKENS),
+            recorded: RecordedSteps::new(limits.max_sequences, table_len),
+            ids: IdReader::new(limits.max_batch_tokens.max(limits.max_sequences), device)?,
+            runs_ahead: limits.runs_ahead.unwrap_or(can_draw),
+            drawn: None,
+            pool,
+            model,
+        })
     }
 
     fn device(&self) -> &Device {
@@ -131,33 +174,103 @@ impl Runner {
         Ok(features)
     }
 
-    /// Runs the parts as one batch; returns the logits of those that sample, in their order.
-    pub(crate) fn forward(&mut self, parts: &[Part<'_>], features: &Features) -> Result<Logits> {
+    /// Launches the parts as one batch.
+    pub(crate) fn launch(&mut self, parts: &[Part<'_>], features: &Features) -> Result<Launched> {
         for copy in parts.iter().flat_map(|part| &part.chunk.copies) {
             self.pool.copy_block(copy.group, copy.from, copy.to)?;
         }
-        let chunks: Vec<Chunk<'_>> = parts.iter().map(Part::as_chunk).collect();
-        let mut batch = Batch::new(&chunks, self.pool.block_size(), self.device())?;
-        batch.soft_tokens = soft_tokens(parts, features, self.device())?;
-        let mut tap =
-            WhileWanted(parts.iter().map(|part| (part.control, part.chunk.positions.len())).collect());
-        let logits = self.model.forward(&batch, &mut self.pool, &mut tap)?;
-        let vocab_size = self.model.spec().vocab_size;
-        let expected = (parts.iter().filter(|part| part.chunk.samples).count(), vocab_size);
+        let sampling: Vec<&Part<'_>> = parts.iter().filter(|part| part.chunk.samples).collect();
+        let draws: Option<Vec<Draw>> = sampling.iter().map(|part| part.draw).collect();
+        let draws = draws.filter(|_| self.runs_ahead);
+        let (logits, ids) = match self.replay(parts)? {
+            Some(decoded) => (decoded.logits, Some(decoded.ids)),
+            None => (self.forward(parts, features)?, None),
+        };
+        let expected = (sampling.len(), self.model.spec().vocab_size);
         if logits.dims2()? != expected {
             let found = logits.shape();
             return Err(Error::internal(format_args!("logits are {found:?}, expected {expected:?}")));
         }
-        let values = if expected.0 == 0 {
-            Vec::new()
-        } else {
-            logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?
-        };
-        Ok(Logits { values, vocab_size })
+        match draws {
+            Some(draws) => {
+                let ids = ids.map_or_else(|| self.draw(&logits, &draws), Ok)?;
+                let rows = sampling.iter().zip(0..).map(|(part, row)| (part.sequence.id, row)).collect();
+                let pending = self.ids.begin(&ids)?;
+                self.drawn = Some((ids, rows));
+                Ok(Launched::Drawn(pending))
+            }
+            None => {
+                self.drawn = None;
+                Logits::read(&logits).map(Launched::Logits)
+            }
+        }
+    }
+
+    /// Runs the parts as a step that was recorded, if they are one and can be.
+    fn replay(&mut self, parts: &[Part<'_>]) -> Result<Option<Decoded>> {
+        let is_decode = parts.iter().all(|part| part.chunk.samples && part.chunk.positions.len() == 1);
+        if !is_decode || !can_record(self.device()) {
+            return Ok(None);
+        }
+        let rows: Vec<DecodeRow<'_>> = parts
+            .iter()
+            .map(|part| DecodeRow {
+                token_id: part.sequence.token_ids[part.chunk.positions.start],
+                drawn: self.drawn_row(part),
+                position: part.chunk.positions.start,
+                block_tables: part.sequence.block_tables(),
+                draw: part.draw.unwrap_or(Draw::GREEDY),
+            })
+            .collect();
+        let drawn = self.drawn.as_ref().map(|(ids, _)| ids);
+        self.recorded.run(&*self.model, &mut self.pool, &rows, drawn)
+    }
+
+    /// The row of what the last step drew that is the part's last token, if the host has not read it yet.
+    fn drawn_row(&self, part: &Part<'_>) -> Option<u32> {
+        let last = part.chunk.positions.end == part.sequence.token_ids.len();
+        let (_, rows) = self.drawn.as_ref().filter(|_| last && part.sequence.awaits_token())?;
+        rows.get(&part.sequence.id).copied()
+    }
+
+    /// The logits of the parts that sample, `[R, V]` f32.
+    fn forward(&mut self, parts: &[Part<'_>], features: &Features) -> Result<Tensor> {
+        let chunks: Vec<Chunk<'_>> = parts.iter().map(Part::as_chunk).collect();
+        let mut batch = Batch::new(&chunks, self.pool.block_size(), self.device())?;
+        batch.soft_tokens = soft_tokens(parts, features, self.device())?;
+        let mut next_row = 0;
+        let mut pairs = Vec::new();
+        for part in parts {
+            next_row += part.chunk.positions.len() as u32;
+            pairs.extend(self.drawn_row(part).map(|from| (from, next_row - 1)));
+        }
+        put_drawn(&batch.input_ids, &pairs, self.drawn.as_ref().map(|(ids, _)| ids))?;
+        let mut tap =
+            WhileWanted(parts.iter().map(|part| (part.control, part.chunk.positions.len())).collect());
+        self.model.forward(&batch, &mut self.pool, &mut tap)
+    }
+
+    fn draw(&self, logits: &Tensor, draws: &[Draw]) -> Result<Tensor> {
+        let device = self.device();
+        if !can_draw(device) {
+            let logits = Logits::read(logits)?;
+            let ids: Vec<u32> = logits.rows().zip(draws).map(|(row, draw)| draw_on_host(row, draw)).collect();
+            return Ok(Tensor::from_vec(ids, draws.len(), device)?);
+        }
+        let table = DrawTable::new(draws.len(), device)?;
+        table.write(draws)?;
+        table.draw(logits)
     }
 }
 
 impl Logits {
+    fn read(logits: &Tensor) -> Result<Self> {
+        let (rows, vocab_size) = logits.dims2()?;
+        let values =
+            if rows == 0 { Vec::new() } else { logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1()? };
+        Ok(Self { values, vocab_size })
+    }
+
     /// Row by row, `[V]` each.
     pub(crate) fn rows(&self) -> impl Iterator<Item = &[f32]> {
         self.values.chunks_exact(self.vocab_size)

@@ -90,7 +90,7 @@ impl Scheduler {
     /// Chooses the next step's work and reserves the cache slots for it; empty if nobody can go on.
     pub fn plan(&mut self) -> Plan {
         let served =
-            self.sequences.values().filter(|sequence| !sequence.paused).take(self.limits.max_sequences);
+            self.sequences.values().filter(|sequence| sequence.is_ready()).take(self.limits.max_sequences);
         let ids: Vec<SequenceId> = served.map(|sequence| sequence.id).collect();
         let mut plan = Plan::default();
         let Some(last) = ids.last().copied() else { return plan };
@@ -105,7 +105,8 @@ impl Scheduler {
             if self.is_decoding(id) {
                 continue;
             }
-            if self.is_running(id) || may_begin && self.begin(id, last, &mut plan) {
+            let is_ready = self.get(id).is_some_and(Sequence::is_ready);
+            if self.is_running(id) || is_ready && may_begin && self.begin(id, last, &mut plan) {
                 self.schedule(id, &mut plan);
             } else {
                 // Nobody begins before one that came earlier.
@@ -118,7 +119,7 @@ impl Scheduler {
     /// As [`plan`](Self::plan), for one sequence only.
     pub fn plan_alone(&mut self, id: SequenceId) -> Plan {
         let mut plan = Plan::default();
-        let waits = self.sequences.get(&id).is_some_and(|sequence| !sequence.paused);
+        let waits = self.sequences.get(&id).is_some_and(Sequence::is_ready);
         if waits && (self.is_running(id) || self.begin(id, id, &mut plan)) {
             self.schedule(id, &mut plan);
         }
@@ -227,10 +228,21 @@ impl Scheduler {
         }
     }
 
-    /// Adds a sampled token to a sequence.
+    /// Adds a sampled token to a sequence, in its place if it was expected.
     pub fn append(&mut self, id: SequenceId, token_id: u32) {
+        let Some(sequence) = self.sequences.get_mut(&id) else { return };
+        match sequence.token_ids.last_mut() {
+            Some(last) if sequence.awaits_token => *last = token_id,
+            _ => sequence.token_ids.push(token_id),
+        }
+        sequence.awaits_token = false;
+    }
+
+    /// Makes room for a token that was drawn and is not known yet, so that the step after it can be planned.
+    pub fn expect(&mut self, id: SequenceId) {
         if let Some(sequence) = self.sequences.get_mut(&id) {
-            sequence.token_ids.push(token_id);
+            sequence.token_ids.push(0);
+            sequence.awaits_token = true;
         }
     }
 

@@ -429,3 +429,40 @@ fn hits_and_preemptions_are_counted() {
     assert_eq!(counts, SchedulerCounts { prefix_tokens: 41, prefix_hit_tokens: 8, preemptions: 2 });
     assert!(!sequence_of(&simulation, a).is_running());
 }
+
+#[test]
+fn a_token_that_is_expected_is_planned_and_then_known() {
+    let mut simulation = simulation(64, 8, 8);
+    let a = add(&mut simulation, &[7])[0];
+    simulation.step();
+    simulation.scheduler.expect(a);
+    let ahead = simulation.plan();
+    assert_eq!((planned(&ahead), ahead.chunks[0].positions.clone()), (vec![(a, 1)], 7..8));
+    assert!(sequence_of(&simulation, a).awaits_token());
+    simulation.scheduler.append(a, 42);
+    assert_eq!(
+        (sequence_of(&simulation, a).token_ids[7], sequence_of(&simulation, a).awaits_token()),
+        (42, false)
+    );
+    simulation.run(&ahead);
+    simulation.commit(&ahead);
+    simulation.scheduler.append(a, 43);
+    assert_eq!(sequence_of(&simulation, a).token_ids.len(), 9, "what nobody expects is added");
+    // The block that the token filled is remembered by what it turned out to be.
+    let b = id(0, 9, 0);
+    simulation.add(b, prompt(0, 7).chain([42, 5]));
+    simulation.step();
+    assert_eq!(simulation.scheduler.counts().prefix_hit_tokens, 8);
+}
+
+#[test]
+fn who_gave_way_begins_again_once_its_token_is_known() {
+    let mut simulation = simulation(64, 8, 8);
+    let a = add(&mut simulation, &[6])[0];
+    simulation.step();
+    simulation.scheduler.expect(a);
+    simulation.scheduler.reclaim(a);
+    assert_eq!(simulation.plan(), Plan::default());
+    simulation.scheduler.append(a, 42);
+    assert_eq!(planned(&simulation.step()), [(a, 3)], "the full block is remembered");
+}

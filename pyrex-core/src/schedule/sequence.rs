@@ -39,6 +39,8 @@ pub struct Sequence {
     pub num_computed_tokens: usize,
     /// Nobody reads its tokens: it is not planned.
     pub paused: bool,
+    /// Its last token was drawn and is not known yet; something else stands in its place.
+    pub(super) awaits_token: bool,
     /// All that it holds of the cache; nothing while it waits.
     pub(super) lease: Lease,
     /// Digests of its full blocks, from the first on.
@@ -56,6 +58,7 @@ impl Sequence {
             images,
             num_computed_tokens: 0,
             paused: false,
+            awaits_token: false,
             lease: Lease::default(),
             sealed: Vec::new(),
             root,
@@ -77,6 +80,16 @@ impl Sequence {
         !self.lease.is_empty()
     }
 
+    /// Whether its last token was drawn and is not known yet.
+    pub fn awaits_token(&self) -> bool {
+        self.awaits_token
+    }
+
+    /// Whether it can be planned: somebody reads it, and to begin it knows all of its tokens.
+    pub(super) fn is_ready(&self) -> bool {
+        !self.paused && (self.is_running() || !self.awaits_token)
+    }
+
     /// Whether all but its last token is computed.
     pub(super) fn is_decoding(&self) -> bool {
         self.is_running() && self.num_pending_tokens() == 1
@@ -90,6 +103,7 @@ impl Sequence {
             images: self.images.clone(),
             num_computed_tokens: self.num_computed_tokens,
             paused: self.paused,
+            awaits_token: self.awaits_token,
             lease,
             sealed: self.sealed.clone(),
             root: self.root,

@@ -1,6 +1,7 @@
 //! [`Choice`]: one token of those that are left, the likeliest or one drawn by chance.
 
 use crate::engine::sampling::SamplingParams;
+use crate::ops;
 
 /// How one token is chosen.
 #[derive(Clone, Debug)]
@@ -42,6 +43,23 @@ impl Choice {
         })
     }
 
+    /// The same rule, for one token at `position`, as whoever draws elsewhere must know it.
+    pub(super) fn at(&self, position: usize) -> ops::sampling::Draw {
+        let position = position as u32;
+        match self {
+            Self::Greedy => ops::sampling::Draw { position, ..ops::sampling::Draw::GREEDY },
+            Self::Draw(draw) => ops::sampling::Draw {
+                temperature: draw.temperature,
+                top_k: if draw.top_k == usize::MAX { 0 } else { draw.top_k },
+                top_p: draw.top_p,
+                min_p: draw.min_p,
+                seed: draw.seed,
+                index: draw.index,
+                position,
+            },
+        }
+    }
+
     pub(super) fn with_index(&self, index: u32) -> Self {
         match self {
             Self::Greedy => Self::Greedy,
@@ -58,6 +76,17 @@ impl Choice {
                 Some(draw.race(&draw.filter(logits), position as u64))
             }
             _ => Some(best),
+        }
+    }
+}
+
+impl From<&ops::sampling::Draw> for Choice {
+    fn from(draw: &ops::sampling::Draw) -> Self {
+        let ops::sampling::Draw { temperature, top_k, top_p, min_p, seed, index, .. } = *draw;
+        let top_k = if top_k == 0 { usize::MAX } else { top_k };
+        match temperature > 0.0 {
+            true => Self::Draw(Draw { temperature, top_k, top_p, min_p, seed, index }),
+            false => Self::Greedy,
         }
     }
 }

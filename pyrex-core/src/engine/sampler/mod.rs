@@ -27,6 +27,7 @@ pub use logprobs::TokenLogprobs;
 use super::constraint::{Guarded, TokenConstraint, TokenMask};
 use super::sampling::SamplingParams;
 use crate::error::{Error, Result};
+use crate::ops::sampling::Draw;
 use adjust::Adjustment;
 use choice::Choice;
 use std::fmt;
@@ -122,6 +123,24 @@ impl Sampler {
         Ok(Sampled { token_id, logprobs, ends })
     }
 
+    /// How the token at `position` is drawn, if nothing but its logits decides that; `None` where they must be worked on, or told.
+    pub fn draw(&self, position: usize) -> Option<Draw> {
+        let plain = self.takes_logits_as_they_are() && self.num_logprobs.is_none();
+        plain.then(|| self.choice.at(position))
+    }
+
+    /// Takes the token that was drawn at `position` as [`draw`](Self::draw) said.
+    ///
+    /// # Errors
+    /// `Internal` if no logit was a number above minus infinity, and whatever the constraint says.
+    pub(crate) fn take(&mut self, token_id: u32, position: usize) -> Result<Sampled> {
+        if token_id == NOTHING_DRAWN {
+            return Err(nothing_left(&[], position));
+        }
+        let ends = self.remember(token_id)?;
+        Ok(Sampled { token_id, logprobs: None, ends })
+    }
+
     fn takes_logits_as_they_are(&self) -> bool {
         self.constraint.is_none() && self.adjustment.is_neutral() && self.num_tokens >= self.min_tokens
     }
@@ -157,6 +176,14 @@ impl Sampler {
             Some(constraint) => constraint.accept(token_id),
         }
     }
+}
+
+/// What is drawn where no logit is above minus infinity.
+const NOTHING_DRAWN: u32 = u32::MAX;
+
+/// Draws on the host what a device would draw.
+pub(crate) fn draw_on_host(logits: &[f32], draw: &Draw) -> u32 {
+    Choice::from(draw).choose(logits, draw.position as usize).unwrap_or(NOTHING_DRAWN)
 }
 
 fn hide(logits: &mut [f32], token_id: u32) {
