@@ -58,12 +58,28 @@ trampoline cublasLt cublaslt libcublasLt.so.13 1
 trampoline curand curand libcurand.so.10 203 # CURAND_STATUS_INITIALIZATION_FAILED
 trampoline nvrtc nvrtc libnvrtc.so.13 11 # NVRTC_ERROR_INTERNAL_ERROR
 
-# Whatever builds with CUDA reads this: another value of one of them builds candle anew.
+# nvcc, but what would be machine code for one kind of GPU stays PTX, which the driver compiles for any later kind. It is what candle's
+# build script asks of its quantised products, which Pyrex does not use: a third of the bytes.
+cat > "$home/bin/nvcc-ptx" << END
+#!/bin/sh
+for argument; do
+    shift
+    case \$argument in
+    -gencode=arch=*,code=sm_*) argument=\${argument%sm_*}compute_\${argument##*sm_} ;;
+    esac
+    set -- "\$@" "\$argument"
+done
+exec '$home/bin/nvcc' "\$@"
+END
+chmod +x "$home/bin/nvcc-ptx"
+
+# Whatever builds with CUDA reads this: another value of one of them builds candle anew. PTX for 8.0 runs from Ampere on; candle's would
+# be for 9.0a at 90, and for no other GPU.
 cat > "$cache/env" << END
 export CUDA_HOME='$home'
-export NVCC="\$CUDA_HOME/bin/nvcc"
+export NVCC="\$CUDA_HOME/bin/nvcc-ptx"
 export PATH="\$CUDA_HOME/bin:\$PATH"
-export CUDA_COMPUTE_CAP=90
+export CUDA_COMPUTE_CAP=80
 export CUDAFORGE_THREADS=$(nproc)
 export CUDARC_CUDA_VERSION=13000
 END
