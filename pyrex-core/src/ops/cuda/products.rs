@@ -24,11 +24,12 @@ pub(crate) fn matmul(lane: &Lane, x: &Tensor, weight: &Matrix, clip: &Clip) -> R
             out_cols: weight.rows(),
             clip: bounds(clip),
         };
-        Ok(match placement.blas() {
+        match placement.blas() {
             _ if rows <= MAX_FEW_ROWS => products::few_rows(lane, &product)?,
             Some(blas) => blas.product(&product)?,
             None => products::many_rows(lane, &product)?,
-        })
+        }
+        Ok(())
     })?;
     drop((x_view, out_view));
     Ok(out)
