@@ -107,9 +107,8 @@ sanitizer=$work/wheels/nvidia/cu13/bin/compute-sanitizer
 if wants sanitizer && [ "$device" = cuda ] && [ -e "$sanitizer" ]; then
     chmod +x "$sanitizer" "$work"/wheels/nvidia/cu13/lib/*
     for tool in memcheck racecheck; do
-        for binary in "$work"/kernels/*; do
-            kernels "${tool}_$(basename "$binary")" 30 "$sanitizer" --tool "$tool" --error-exitcode 9 "$binary" --test-threads 1
-        done
+        kernels "${tool}_kernels" 40 "$sanitizer" --tool "$tool" --error-exitcode 9 "$work/kernels/cuda" --test-threads 1
+        tests "${tool}_device" 60 "$sanitizer" --tool "$tool" --error-exitcode 9 "$work/tests/device" --test-threads 1
     done
 fi
 

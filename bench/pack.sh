@@ -5,8 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . .cache/cuda/env
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target/cuda}
-golden='golden_gemma4 generate_gemma4 batch_gemma4 serving_gemma4 backends'
-kernels=$(cd pyrex-kernels/tests && ls -- *.rs | sed 's/\.rs$//' | grep -v '^ptx$')
+tests='device golden_gemma4 generate_gemma4 batch_gemma4 serving_gemma4 soak'
+kernels='cuda'
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir "$work/tests" "$work/kernels"
@@ -20,12 +20,12 @@ for line in sys.stdin:
         crate = os.path.basename(os.path.dirname(message["manifest_path"]))
         print("kernels" if crate == "pyrex-kernels" else crate, message["target"]["name"], message["executable"])'
 }
-# All of it with the same features, so that nothing is built twice.
-build() { cargo "$@" --release --workspace --features pyrex-cli/cuda,pyrex-kernels/cuda; }
-build build --bin pyrex
+# All of it with the same features, those of what examples and tests depend on too, so that nothing is built twice.
+build() { cargo "$@" --release --workspace --features pyrex-cli/cuda,pyrex-kernels/cuda,pyrex-tests/cuda; }
+build build --bin pyrex --examples
 strip -o "$work/pyrex" "$CARGO_TARGET_DIR/release/pyrex"
 # shellcheck disable=SC2046,SC2086 # one option for each test
-build test --no-run --message-format json $(printf -- '--test %s ' $golden $kernels) | executables |
+build test --no-run --message-format json $(printf -- '--test %s ' $tests $kernels) | executables |
     while read -r folder name path; do strip -o "$work/$folder/$name" "$path"; done
 
 mkdir -p bench/bin bench/wheels

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 # Not what .cache/cuda/env says: candle's build script remembers for which GPU it compiled, and 75 is none of ours.
 unset CUDA_HOME CUDA_PATH CUDA_ROOT CUDA_TOOLKIT_ROOT_DIR CUDNN_LIB
 export NVCC="$PWD/scripts/nvcc-stand-in.sh" CUDA_COMPUTE_CAP=75 CUDARC_CUDA_VERSION=13000
-features=pyrex-capi/cuda,pyrex-cli/cuda,pyrex-kernels/cuda,pyrex-nif/cuda
+features=pyrex-capi/cuda,pyrex-cli/cuda,pyrex-kernels/cuda,pyrex-nif/cuda,pyrex-tests/cuda
 cargo clippy --release --workspace --all-targets --features "$features" -- -D warnings
 # With the examples' dependencies, as above, so that no crate is checked twice.
 RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps --lib --examples --features "$features"
