@@ -12,7 +12,7 @@ use pyrex_core::ops::heads::{
     CacheWrite, norm_rope, norm_rope_reference, write_keys_values, write_keys_values_reference,
 };
 use pyrex_core::ops::matmul::{
-    self, Clip, clipped_matmul, gated_matmul, gated_matmul_reference, matmul_pair,
+    self, Clip, clipped_matmul, gated_matmul, gated_matmul_reference, matmul_gelu_mul, matmul_pair,
 };
 use pyrex_core::ops::matrix::Placement;
 use pyrex_core::ops::per_layer::{PerLayer, per_layer_inputs, per_layer_inputs_reference};
@@ -275,6 +275,12 @@ fn products() {
                         gated_matmul_reference(&x, (&host, &bounds), (&other, &clip)).expect("it fits");
                     close(&what, &got, &wanted, 2.0 * bound(dtype));
                 }
+                let wide = noise(dtype, &[rows, 3 * out], 23);
+                let slice = |wide: &Tensor| wide.narrow(1, out, out).expect("a column block");
+                let got = matmul_gelu_mul(&there(&x), &placed, &slice(&there(&wide))).expect("it fits");
+                let wanted = matmul::reference(&x, &host, &Clip::NONE).expect("it fits");
+                let wanted = activation::gelu_mul_reference(&wanted, &slice(&wide)).expect("it fits");
+                close(&what, &got, &wanted, 2.0 * bound(dtype));
                 let (first, second) = matmul_pair(&there(&x), &placed, &placed_other).expect("it fits");
                 close(
                     &what,

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::fault::Fault;
 use crate::ops::Matrix;
-use crate::ops::matmul::{Clip, clipped_matmul, gated_matmul, matmul, matmul_pair};
+use crate::ops::matmul::{Clip, clipped_matmul, gated_matmul, matmul, matmul_gelu_mul, matmul_pair};
 use crate::trace::Tap;
 use crate::weights::Weights;
 use candle_core::Tensor;
@@ -78,6 +78,14 @@ impl Linear {
     pub fn forward_gated(gate: &Self, up: &Self, x: &Tensor) -> Result<Tensor> {
         let bounds = |linear: &Self| linear.clip.unwrap_or(Clip::NONE);
         gated_matmul(x, (&gate.weight, &bounds(gate)), (&up.weight, &bounds(up)))
+    }
+
+    /// `gelu_tanh(self(x)) · up`, without bounds. Shown to nobody.
+    ///
+    /// # Errors
+    /// `Internal` if the widths differ.
+    pub fn forward_gelu_mul(&self, x: &Tensor, up: &Tensor) -> Result<Tensor> {
+        matmul_gelu_mul(x, &self.weight, up)
     }
 
     /// The outputs of two linears without bounds. Shown to nobody.

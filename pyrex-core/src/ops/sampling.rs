@@ -36,10 +36,10 @@ pub fn can_draw(device: &Device) -> bool {
 /// [`Draw`]s as a device reads them.
 #[derive(Debug)]
 pub struct DrawTable {
-    /// `[rows, words of a record]` u32.
-    records: Tensor,
-    /// `[rows]` u32.
-    positions: Tensor,
+    #[cfg(feature = "cuda")]
+    table: super::cuda::sampling::Table,
+    #[cfg(not(feature = "cuda"))]
+    never: std::convert::Infallible,
 }
 
 impl DrawTable {
@@ -50,10 +50,9 @@ impl DrawTable {
     pub fn new(rows: usize, device: &Device) -> Result<Self> {
         #[cfg(feature = "cuda")]
         if can_draw(device) {
-            let (records, positions) = super::cuda::sampling::table(rows, device)?;
-            return Ok(Self { records, positions });
+            return Ok(Self { table: super::cuda::sampling::Table::new(rows, device)? });
         }
-        Err(cannot_draw(rows, device))
+        Err(Error::unsupported(format_args!("drawing {rows} tokens on {:?}", device.location())))
     }
 
     /// Writes the first rows; what was drawn before is not disturbed.
@@ -62,10 +61,9 @@ impl DrawTable {
     /// `Internal` if there are more draws than rows.
     pub fn write(&self, draws: &[Draw]) -> Result<()> {
         #[cfg(feature = "cuda")]
-        if can_draw(self.records.device()) {
-            return super::cuda::sampling::write(&self.records, &self.positions, draws);
-        }
-        Err(cannot_draw(draws.len(), self.positions.device()))
+        return self.table.write(draws);
+        #[cfg(not(feature = "cuda"))]
+        match (self.never, draws) {}
     }
 
     /// One id for each row of `logits`, `[rows, V]` f32: `[rows]` u32, `u32::MAX` where no logit is above minus infinity.
@@ -74,15 +72,10 @@ impl DrawTable {
     /// `Internal` if there are more logits than rows.
     pub fn draw(&self, logits: &Tensor) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
-        if let Some(lane) = super::cuda::lane(logits) {
-            return super::cuda::sampling::draw(&lane, logits, &self.records, &self.positions);
-        }
-        Err(cannot_draw(logits.dim(0)?, logits.device()))
+        return self.table.draw(logits);
+        #[cfg(not(feature = "cuda"))]
+        match (self.never, logits) {}
     }
-}
-
-fn cannot_draw(rows: usize, device: &Device) -> Error {
-    Error::unsupported(format_args!("drawing {rows} tokens on {:?}", device.location()))
 }
 
 /// Reads ids back without waiting for them. Two may be under way at a time.

@@ -308,8 +308,12 @@ impl PerLayerInjection {
         next: &RmsNorm,
     ) -> Result<(Tensor, Option<Tensor>)> {
         let x = tap.see(|| format!("{}.per_layer_input_gate.input", self.path), x)?;
-        let gate = self.per_layer_input_gate.forward(tap, &x)?;
-        let gated = tap.see(|| format!("{}.per_layer_projection.input", self.path), gelu_mul(&gate, input)?)?;
+        let gated = if tap.watching() {
+            gelu_mul(&self.per_layer_input_gate.forward(tap, &x)?, input)?
+        } else {
+            self.per_layer_input_gate.forward_gelu_mul(&x, input)?
+        };
+        let gated = tap.see(|| format!("{}.per_layer_projection.input", self.path), gated)?;
         let projected = self.per_layer_projection.forward(tap, &gated)?;
         self.post_per_layer_input_norm.add_to(tap, &x, &projected, layer_scalar, Some(next))
     }

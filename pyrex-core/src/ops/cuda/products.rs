@@ -1,5 +1,6 @@
 //! Products with weights: few rows by kernels that read the weights once, more by cuBLASLt.
 
+use super::rows::column_block;
 use super::{Lane, view};
 use crate::error::Result;
 use crate::ops::Matrix;
@@ -65,6 +66,31 @@ pub(crate) fn gated_matmul(
             };
             Ok(products::few_rows_gated(lane, &gated)?)
         })
+    })?;
+    drop((x_view, out_view));
+    Ok(out)
+}
+
+/// As [`matmul_gelu_mul`](crate::ops::matmul::matmul_gelu_mul).
+pub(crate) fn matmul_gelu_mul(lane: &Lane, x: &Tensor, weight: &Matrix, up: &Tensor) -> Result<Tensor> {
+    let (rows, cols) = x.dims2()?;
+    if rows > MAX_FEW_ROWS {
+        return gelu_mul(&matmul(lane, x, weight, &Clip::NONE)?, up);
+    }
+    let x = x.contiguous()?;
+    let out = lane.unwritten((rows, weight.rows()), x.dtype())?;
+    let (x_view, out_view, (up_view, up_stride)) = (view(&x)?, view(&out)?, column_block(up)?);
+    weight.with_buffer(|weight_buffer, _| {
+        let product = Product {
+            x: x_view.buffer(),
+            weight: weight_buffer,
+            out: out_view.buffer(),
+            rows,
+            cols,
+            out_cols: weight.rows(),
+            clip: None,
+        };
+        Ok(products::few_rows_gelu_mul(lane, &product, up_view.buffer(), up_stride)?)
     })?;
     drop((x_view, out_view));
     Ok(out)

@@ -145,18 +145,23 @@ pub(crate) fn write_keys_values(
     )?)
 }
 
-/// `up` may be one column block of a wider tensor: its rows need not lie one after another.
 pub(crate) fn gelu_mul(lane: &Lane, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     let width = gate.dim(D::Minus1)?;
-    let strided = up.rank() == 2 && up.stride()[1] == 1 && up.stride()[0] >= width;
-    let up = if strided { up.clone() } else { up.contiguous()? };
-    let (start, stride) = (up.layout().start_offset(), if strided { up.stride()[0] } else { width });
-    let rows = gate.elem_count() / width.max(1);
-    let up_view = view_of(&up, start..start + rows.saturating_sub(1) * stride + width)?;
+    let up = if up.rank() == 2 { up.clone() } else { up.reshape(((), width))? };
+    let (up_view, up_stride) = column_block(&up)?;
     map(lane, gate, |gate, out| {
-        let (up, up_offset, up_stride) = (up_view.buffer(), 0, stride);
+        let (up, up_offset) = (up_view.buffer(), 0);
         gelu::gelu_mul(lane, &gelu::GeluMul { gate, up, up_offset, up_stride, width, out })
     })
+}
+
+/// The memory of `x`, `[T, C]`, and how far its rows lie apart: it may be a column block of a wider tensor.
+pub(super) fn column_block(x: &Tensor) -> Result<(View, usize)> {
+    let (rows, width) = x.dims2()?;
+    let strided = x.stride()[1] == 1 && x.stride()[0] >= width;
+    let x = if strided { x.clone() } else { x.contiguous()? };
+    let (start, stride) = (x.layout().start_offset(), x.stride()[0]);
+    Ok((view_of(&x, start..start + rows.saturating_sub(1) * stride + width)?, stride))
 }
 
 pub(crate) fn soft_cap(lane: &Lane, x: &Tensor, cap: f32) -> Result<Tensor> {

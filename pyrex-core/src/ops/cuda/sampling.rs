@@ -1,6 +1,6 @@
 //! Drawing tokens on the device, and reading nothing but them.
 
-use super::{Lane, view};
+use super::{lane, view};
 use crate::error::{Error, Result};
 use crate::ops::recording::overwrite;
 use crate::ops::sampling::Draw;
@@ -10,45 +10,57 @@ use pyrex_kernels::cuda::Pinned;
 use pyrex_kernels::sampling::{Choice, RECORD_WORDS, Sampling, record, sample, scratch_len};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The tensors of a [`DrawTable`](crate::ops::sampling::DrawTable): records and positions.
-pub(crate) fn table(rows: usize, device: &Device) -> Result<(Tensor, Tensor)> {
-    let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::U32, device);
-    Ok((zeros(&[rows, RECORD_WORDS])?, zeros(&[rows])?))
+/// What a [`DrawTable`](crate::ops::sampling::DrawTable) is on a device.
+#[derive(Debug)]
+pub(crate) struct Table {
+    /// `[rows, words of a record]` u32.
+    records: Tensor,
+    /// `[rows]` u32.
+    positions: Tensor,
 }
 
-/// As [`DrawTable::write`](crate::ops::sampling::DrawTable::write).
-pub(crate) fn write(records: &Tensor, positions: &Tensor, draws: &[Draw]) -> Result<()> {
-    let words: Vec<u32> = draws.iter().flat_map(|draw| record(&choice(draw))).collect();
-    let drawn: Vec<u32> = draws.iter().map(|draw| draw.position).collect();
-    overwrite(records, 0, &words)?;
-    overwrite(positions, 0, &drawn)
+impl Table {
+    pub(crate) fn new(rows: usize, device: &Device) -> Result<Self> {
+        let records = Tensor::zeros((rows, RECORD_WORDS), DType::U32, device)?;
+        Ok(Self { records, positions: Tensor::zeros(rows, DType::U32, device)? })
+    }
+
+    pub(crate) fn write(&self, draws: &[Draw]) -> Result<()> {
+        let words: Vec<u32> = draws.iter().flat_map(|draw| record(&choice(draw))).collect();
+        let positions: Vec<u32> = draws.iter().map(|draw| draw.position).collect();
+        overwrite(&self.records, 0, &words)?;
+        overwrite(&self.positions, 0, &positions)
+    }
+
+    pub(crate) fn draw(&self, logits: &Tensor) -> Result<Tensor> {
+        let (rows, vocab_size) = logits.dims2()?;
+        let Some(lane) = lane(logits) else {
+            return Err(Error::internal("logits that are not on the device"));
+        };
+        let (records, positions) = (self.records.narrow(0, 0, rows)?, self.positions.narrow(0, 0, rows)?);
+        let ids = lane.unwritten(rows, DType::U32)?;
+        let scratch = lane.unwritten(scratch_len(vocab_size, rows), DType::U32)?;
+        sample(
+            &lane,
+            &Sampling {
+                logits: view(logits)?.buffer(),
+                soft_cap: None,
+                parameters: view(&records)?.buffer(),
+                positions: view(&positions)?.buffer(),
+                scratch: view(&scratch)?.buffer(),
+                ids: view(&ids)?.buffer(),
+                vocab_size,
+                rows,
+            },
+        )?;
+        Ok(ids)
+    }
 }
 
 fn choice(draw: &Draw) -> Choice {
     let Draw { temperature, top_k, top_p, min_p, seed, index, .. } = *draw;
+    // A limit that no vocabulary reaches is none.
     Choice { temperature, top_k: u32::try_from(top_k).unwrap_or(0), top_p, min_p, seed, index }
-}
-
-/// As [`DrawTable::draw`](crate::ops::sampling::DrawTable::draw).
-pub(crate) fn draw(lane: &Lane, logits: &Tensor, records: &Tensor, positions: &Tensor) -> Result<Tensor> {
-    let (rows, vocab_size) = logits.dims2()?;
-    let (records, positions) = (records.narrow(0, 0, rows)?, positions.narrow(0, 0, rows)?);
-    let ids = lane.unwritten(rows, DType::U32)?;
-    let scratch = lane.unwritten(scratch_len(vocab_size, rows), DType::U32)?;
-    sample(
-        lane,
-        &Sampling {
-            logits: view(logits)?.buffer(),
-            soft_cap: None,
-            parameters: view(&records)?.buffer(),
-            positions: view(&positions)?.buffer(),
-            scratch: view(&scratch)?.buffer(),
-            ids: view(&ids)?.buffer(),
-            vocab_size,
-            rows,
-        },
-    )?;
-    Ok(ids)
 }
 
 /// Host memory that ids are copied to, for two steps at a time.

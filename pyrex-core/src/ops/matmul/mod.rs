@@ -67,6 +67,19 @@ pub fn gated_matmul_reference(x: &Tensor, gate: (&Matrix, &Clip), up: (&Matrix, 
     gelu_mul(&clipped_matmul(x, gate.0, gate.1)?, &clipped_matmul(x, up.0, up.1)?)
 }
 
+/// `gelu_tanh(x · Wᵀ) · up`, the product, the GELU and what comes of them rounded to the dtype of `x`. `x`: `[T, C]`, `weight`:
+/// `[N, C]`, `up`: `[T, N]`, which may be a column block of a wider tensor.
+///
+/// # Errors
+/// `Internal` if the widths differ.
+pub fn matmul_gelu_mul(x: &Tensor, weight: &Matrix, up: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let Some(lane) = super::cuda::lane(x) {
+        return super::cuda::products::matmul_gelu_mul(&lane, x, weight, up);
+    }
+    gelu_mul(&matmul(x, weight)?, up)
+}
+
 /// `x · Wᵀ` with each of two weights, `[N, C]` and `[M, C]`.
 ///
 /// # Errors
