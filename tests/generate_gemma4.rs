@@ -5,10 +5,10 @@ use pyrex_core::batch::{PromptDepth, Wanted};
 use pyrex_core::models::LoadedModel;
 use pyrex_core::prompt::EncodedPrompt;
 use pyrex_core::trace::NoTap;
-use pyrex_core::{Engine, EngineOptions, Request, SamplingParams};
+use pyrex_core::{Engine, Request, SamplingParams};
 use pyrex_tests::{
     CHECKPOINTS, How, LAST, NOTHING, Run, chat_prompt, golden_json, greedy, ids, load_model, model_dir,
-    rel_l2, reordered,
+    options, rel_l2, reordered,
 };
 
 fn text_prompt(input_ids: &[u32]) -> EncodedPrompt {
@@ -180,7 +180,7 @@ fn known_bug_10_the_second_image_does_not_reach_the_first() {
 /// A prompt after others, on the cache they used, gives the tokens it gives alone. (known-bugs 7)
 #[test]
 fn known_bug_07_sequential_requests_on_one_engine_do_not_disturb_each_other() {
-    let engine = Engine::open(EngineOptions::new(model_dir("shapes"))).unwrap();
+    let engine = Engine::open(options(model_dir("shapes"))).unwrap();
     let goldens = golden_json("shapes/greedy.json");
     let goldens = goldens.as_array().unwrap();
     for golden in goldens.iter().chain(goldens.iter().rev().take(5)) {

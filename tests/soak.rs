@@ -3,11 +3,11 @@
 use pyrex_core::models::scripted::Script;
 use pyrex_core::prompt::EncodedPrompt;
 use pyrex_core::{
-    Chat, Engine, EngineOptions, ErrorKind, Event, KvCacheSize, Message, Next, Part, Prompt, Request,
-    RequestHandle, SamplingParams,
+    Chat, Engine, ErrorKind, Event, KvCacheSize, Message, Next, Part, Prompt, Request, RequestHandle,
+    SamplingParams,
 };
 use pyrex_tests::scripted::{image, open_with, text, wait_until};
-use pyrex_tests::{model_dir, resident_bytes};
+use pyrex_tests::{model_dir, options, resident_bytes};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -160,7 +160,7 @@ fn known_bug_26_resident_memory_stays_flat_under_random_load() {
         .expect("the examples are there")
         .filter_map(|entry| Some(Part::Image(std::fs::read(entry.ok()?.path()).ok()?.into())))
         .collect();
-    let mut options = EngineOptions::new(model_dir("shapes"));
+    let mut options = options(model_dir("shapes"));
     (options.max_model_len, options.max_events) = (Some(400), 16);
     (options.max_waiting, options.reader_timeout) = (60, Duration::from_millis(20));
     options.kv_cache = KvCacheSize::FreeFraction(0.001);

@@ -14,7 +14,7 @@ use pyrex_core::kv::KvPool;
 use pyrex_core::models::{LoadFormat, LoadOptions, LoadedModel, Model, ModelSource, load};
 use pyrex_core::prompt::{Chat, Content, EncodedPrompt, Message, Part, Prompt};
 use pyrex_core::trace::{NoTap, Origin, Tap};
-use pyrex_core::{DeviceChoice, EngineOptions};
+use pyrex_core::{ActivationDtype, DeviceChoice, EngineOptions};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -386,9 +386,12 @@ pub fn greedy(loaded: &LoadedModel, prompt: &EncodedPrompt, max_tokens: usize, s
 
 /// The device that the tests run models on: the CPU, or what `PYREX_TEST_DEVICE` names.
 pub fn device() -> Device {
-    let choice = std::env::var("PYREX_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
-    let choice: DeviceChoice = choice.parse().expect("PYREX_TEST_DEVICE names a device");
-    choice.open().expect("the device opens")
+    device_choice().open().expect("the device opens")
+}
+
+fn device_choice() -> DeviceChoice {
+    let name = std::env::var("PYREX_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
+    name.parse().expect("PYREX_TEST_DEVICE names a device")
 }
 
 /// Whether this is the test binary `ahead`, where steps are launched before the tokens of the last are read, as on a device. Then
@@ -398,7 +401,12 @@ pub fn runs_ahead() -> bool {
     binary.file_name().is_some_and(|name| name.to_string_lossy().starts_with("ahead-"))
 }
 
-/// The defaults for `model`, and what the test binary says of running ahead.
+/// The defaults for `model` on the tests' device, in f32 as the goldens are, and what the test binary says of running ahead.
 pub fn options(model: impl Into<ModelInput>) -> EngineOptions {
-    EngineOptions { runs_ahead: runs_ahead().then_some(true), ..EngineOptions::new(model) }
+    EngineOptions {
+        device: device_choice(),
+        dtype: Some(ActivationDtype::F32),
+        runs_ahead: runs_ahead().then_some(true),
+        ..EngineOptions::new(model)
+    }
 }
