@@ -82,6 +82,8 @@ pub(crate) struct EngineCore {
     suspects: VecDeque<SequenceId>,
     /// The step that was launched last, while its tokens are not read.
     flight: Option<Flight>,
+    /// When the last step ended.
+    landed: Instant,
     /// Nobody could go on at the last step.
     pub(super) idle: bool,
     pub(super) links: Links,
@@ -93,8 +95,18 @@ impl EngineCore {
     pub(crate) fn new(runner: Runner, scheduler: Scheduler, links: Links) -> Self {
         let (live, suspects) = (BTreeMap::new(), VecDeque::new());
         let (totals, meter) = (EngineStats::default(), Meter::default());
-        let mut core =
-            Self { runner, scheduler, live, suspects, flight: None, idle: true, links, totals, meter };
+        let mut core = Self {
+            runner,
+            scheduler,
+            live,
+            suspects,
+            flight: None,
+            landed: Instant::now(),
+            idle: true,
+            links,
+            totals,
+            meter,
+        };
         core.publish();
         core
     }
@@ -343,7 +355,9 @@ impl EngineCore {
 
     fn note_step(&mut self, plan: &Plan, num_sampled: usize, started: Instant, times: &StepTimes) {
         let totals = &mut self.totals;
-        totals.last_step_ms = elapsed_ms(started);
+        // A step that was launched while the one before it ran took the time from the end of that one.
+        totals.last_step_ms = elapsed_ms(started.max(self.landed));
+        self.landed = Instant::now();
         totals.num_steps += 1;
         totals.computed_tokens += plan.num_tokens() as u64;
         totals.generated_tokens += num_sampled as u64;
