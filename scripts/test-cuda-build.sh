@@ -17,12 +17,17 @@ fail() { echo "failed: $1" >&2 && exit 1; }
 scripts/kernels.sh > /dev/null
 git diff --exit-code --stat -- 'pyrex-kernels/src/*.ptx' || fail "the committed PTX is not what the sources compile to"
 check "the committed PTX is what nvcc makes of the sources"
+# Measured are Ampere, Hopper and Blackwell of data centres; on others a kernel may be slower, but must assemble.
 for arch in sm_80 sm_90 sm_100 sm_120; do
+    spills=0
     for ptx in pyrex-kernels/src/*.ptx; do
         ptxas -v -arch="$arch" "$ptx" -o "$work/cubin" 2> "$work/ptxas" || { cat "$work/ptxas" >&2; fail "$ptx for $arch"; }
-        if grep -E '[1-9][0-9]* bytes (stack frame|spill)' "$work/ptxas"; then fail "$ptx for $arch keeps registers in memory"; fi
+        if grep -E '[1-9][0-9]* bytes (stack frame|spill)' "$work/ptxas"; then
+            spills=$((spills + 1))
+            case $arch in sm_80 | sm_90 | sm_100) fail "$ptx for $arch keeps registers in memory" ;; esac
+        fi
     done
-    check "all kernels assemble for $arch and keep their registers"
+    check "all kernels assemble for $arch, $spills of them with registers in memory"
 done
 
 # With what examples and tests depend on, as `make gpu-pack` builds too.
