@@ -7,7 +7,6 @@
 
 use candle_core::{DType, Device, Tensor};
 use pyrex_core::diag::pass::{Pass, Rows};
-use pyrex_core::fault::Faults;
 use pyrex_core::models::{LoadFormat, LoadOptions, LoadedModel, ModelSource, load};
 use pyrex_core::ops::threads::thread_pool;
 use pyrex_core::prompt::EncodedPrompt;
