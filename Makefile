@@ -15,16 +15,16 @@ setup-cuda:
 demo:
 	cargo run --release -- generate --image models/shapes/examples/red_circle.png --prompt "Describe this image."
 
+# TEST_FEATURES adds tests that need more than Rust: see tests/Cargo.toml.
 test: lint
-	cargo test --release --workspace --no-fail-fast
+	cargo test --release --workspace --no-fail-fast $(TEST_FEATURES:%=--features %)
 	scripts/test-elixir.sh
 
 lint:
 	cargo fmt --all --check
-	cargo clippy --release --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps --package pyrex-core --package pyrex-openai --package pyrex-server
+	scripts/check-cuda.sh
 
-# Clippy with `cuda`, without a toolkit or a GPU.
+# Clippy with `cuda`, without a toolkit or a GPU; what `make lint` does of it.
 check-cuda:
 	scripts/check-cuda.sh
 

@@ -8,5 +8,5 @@ unset CUDA_HOME CUDA_PATH CUDA_ROOT CUDA_TOOLKIT_ROOT_DIR CUDNN_LIB
 export NVCC="$PWD/scripts/nvcc-stand-in.sh" CUDA_COMPUTE_CAP=75 CUDARC_CUDA_VERSION=13000
 features=pyrex-capi/cuda,pyrex-cli/cuda,pyrex-kernels/cuda,pyrex-nif/cuda,pyrex-tests/cuda
 cargo clippy --release --workspace --all-targets --features "$features" -- -D warnings
-# With the examples' dependencies, as above, so that no crate is checked twice.
-RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps --lib --examples --features "$features"
+# With the examples' dependencies, as above, so that no crate is checked twice. A module's first lines name its private files.
+RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --release --workspace --no-deps --lib --examples --features "$features"

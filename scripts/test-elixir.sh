@@ -3,8 +3,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 scripts/setup-elixir.sh
-# As `make test` builds, with the tests, so that nothing is built twice: without them some crates have fewer features.
-cargo build --release --workspace --lib --tests --features pyrex-nif/test-util
+# As `make test` builds, so that nothing is built twice: without what examples and tests depend on some crates have fewer features.
+cargo build --release --workspace --lib --examples --features pyrex-nif/test-util
 PYREX_NIF_PATH=${CARGO_TARGET_DIR:-$PWD/target}/release/libpyrex_nif.so
 export PYREX_NIF_PATH
 cd elixir

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Looks at the pages of the report in a browser without a screen, as wide as a phone and as a desk.
-# Installs one with apt-get if there is none and it may.
+# Installs one with apt-get if there is none and it may; with --install that is all.
 set -eu
 cd "$(dirname "$0")/.."
 found=
@@ -19,5 +19,6 @@ if [ -z "$found" ]; then
     apt-get install --yes --no-install-recommends chromium-headless-shell fonts-dejavu-core ||
         apt-get install --yes --no-install-recommends chromium fonts-dejavu-core
 fi
+[ "${1:-}" != --install ] || exit 0
 # As `make test` builds it, so that nothing is built twice.
 exec cargo test --release --workspace --features pyrex-tests/browser --test browser -- --nocapture
