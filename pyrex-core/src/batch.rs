@@ -5,7 +5,7 @@
 
 use crate::error::{Error, Result};
 pub use crate::ops::attention::Queries;
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 /// Image features and the rows of the batch they replace.
 #[derive(Clone, Debug)]
@@ -93,9 +93,12 @@ impl Batch {
             rows.push(chunk);
         }
         let group = |group| host_tables(chunks, group, block_size).on(device);
+        // A device gives no memory of no bytes.
         let u32s = |values: Vec<u32>| -> Result<Tensor> {
-            let len = values.len();
-            Ok(Tensor::from_vec(values, len, device)?)
+            match values.len() {
+                0 => Ok(Tensor::zeros(1, DType::U32, device)?.narrow(0, 0, 0)?),
+                len => Ok(Tensor::from_vec(values, len, device)?),
+            }
         };
         let wanted_positions = rows.wanted.iter().map(|&row| rows.positions[row as usize]).collect();
         Ok(Self {

@@ -192,6 +192,10 @@ impl Runner {
             return Err(Error::internal(format_args!("logits are {found:?}, expected {expected:?}")));
         }
         match draws {
+            Some(draws) if draws.is_empty() => {
+                self.drawn = None;
+                Ok(Launched::Drawn(PendingIds::none()))
+            }
             Some(draws) => {
                 let ids = ids.map_or_else(|| self.draw(&logits, &draws), Ok)?;
                 let rows = sampling.iter().zip(0..).map(|(part, row)| (part.sequence.id, row)).collect();

@@ -130,6 +130,11 @@ impl IdReader {
 }
 
 impl PendingIds {
+    /// Of a step that draws nothing.
+    pub fn none() -> Self {
+        Self(Ids::Known(Vec::new()))
+    }
+
     /// Waits for them.
     ///
     /// # Errors

@@ -123,7 +123,8 @@ impl Decoder {
             let mut normed = next_normed.take().map_or_else(norm, Ok)?;
             layer.self_attn.write(tap, &normed, &rows.of(layer.kind).rope, batch, layer_kv)?;
             if layer_idx == cut && batch.logit_rows.dim(0)? == 0 {
-                return Ok(Tensor::zeros((0, self.vocab_size), DType::F32, batch.device())?);
+                let one = Tensor::zeros((1, self.vocab_size), DType::F32, batch.device())?;
+                return Ok(one.narrow(0, 0, 0)?);
             }
             if layer_idx == cut {
                 let wanted = |x: &Tensor| select_rows(x, &batch.logit_rows);
