@@ -21,6 +21,11 @@ impl Stamp {
         (self.by & !STRONG).saturating_sub(1)
     }
 
+    /// Whether there is a writer.
+    pub(crate) fn is_somebody_s(self) -> bool {
+        self.by != 0
+    }
+
     /// Whether it was an atomic, or a write that may come together with others.
     pub(crate) fn is_strong(self) -> bool {
         self.by & STRONG != 0

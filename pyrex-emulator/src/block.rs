@@ -3,7 +3,7 @@
 use crate::exec::Env;
 use crate::fault::{Fault, Trouble};
 use crate::kernel::{Kernel, Op, VerdictKind};
-use crate::lanes::{Lanes, Mask, lanes_of};
+use crate::lanes::{Mask, lanes_of};
 use crate::shared::Shared;
 use crate::warp::{State, Warp, Wrong};
 use crate::within_block::Known;
@@ -40,6 +40,8 @@ pub(crate) struct Arrival {
     pub(crate) at: u32,
     pub(crate) warp: usize,
     pub(crate) lanes: Mask,
+    /// Whether they come as a whole warp.
+    pub(crate) is_warp: bool,
     /// For `barrier.red`: which of them say yes.
     pub(crate) yes: Option<Mask>,
 }
@@ -74,7 +76,9 @@ impl Barriers {
                 arrival.warp, arrival.id
             )));
         }
-        barrier.arrived += arrival.lanes.count_ones();
+        // Where threads are counted, a warp that comes as a whole counts as 32, however many of them are there.
+        let whole = arrival.is_warp && arrival.count.is_some();
+        barrier.arrived += if whole { 32 } else { arrival.lanes.count_ones() };
         barrier.num_yes += arrival.yes.unwrap_or(0).count_ones();
         if let Some(count) = barrier.count.filter(|count| barrier.arrived > *count) {
             return Err(Trouble::warp(format_args!(
@@ -122,8 +126,6 @@ fn tell(warp: &mut Warp, lanes: Mask, barrier: &Waiting, kernel: &Kernel) {
 pub(crate) struct Plan {
     /// Threads of a block along each axis.
     pub(crate) block: [u32; 3],
-    /// What registers hold at the beginning in each warp, but for what depends on the block.
-    pub(crate) registers: Vec<Vec<Lanes>>,
     /// From which the order of warps follows; 0 for ascending.
     pub(crate) seed: u64,
     /// How many steps all warps may make.
@@ -138,7 +140,7 @@ impl Plan {
 }
 
 /// Runs a block to its end.
-pub(crate) fn run(plan: &Plan, mut warps: Vec<Warp>, env: &mut Env<'_>) -> Result<(), Fault> {
+pub(crate) fn run(plan: &Plan, warps: &mut [Warp], env: &mut Env<'_>) -> Result<(), Fault> {
     let mut barriers = Barriers::default();
     let mut order: Vec<usize> = (0..warps.len()).collect();
     let mut random = Random(plan.seed ^ u64::from(env.block).wrapping_mul(0x9e37_79b9_7f4a_7c15));
@@ -165,8 +167,8 @@ pub(crate) fn run(plan: &Plan, mut warps: Vec<Warp>, env: &mut Env<'_>) -> Resul
         if barriers.alive == 0 {
             return Ok(());
         }
-        if !barriers.release(&mut warps, env) && !any {
-            return Err(Fault::new(format_args!("kernel {}: {}", env.kernel.name, deadlock(&warps, env))));
+        if !barriers.release(warps, env) && !any {
+            return Err(Fault::new(format_args!("kernel {}: {}", env.kernel.name, deadlock(warps, env))));
         }
     }
 }

@@ -165,48 +165,42 @@ impl Device {
             report: Report::default(),
             block: 0,
         };
-        let plan = Plan {
-            block: shape.block,
-            registers: (0..num_warps)
-                .map(|warp| first_registers(&kernel, &shape, &variables, warp))
-                .collect(),
-            seed: self.seed,
-            max_steps: self.max_steps,
-        };
-        run_blocks(&plan, &shape, &mut env)?;
+        let plan = Plan { block: shape.block, seed: self.seed, max_steps: self.max_steps };
+        let mut warps: Vec<Warp> = (0..num_warps)
+            .map(|number| {
+                let registers = first_registers(&kernel, &shape, &variables, number);
+                Warp::new(number, registers, kernel.num_preds, kernel.local_bytes as usize)
+            })
+            .collect();
+        run_blocks(&plan, shape.grid, &mut warps, &mut env)?;
         Ok(env.report)
     }
 }
 
-fn run_blocks(plan: &Plan, shape: &LaunchShape, env: &mut Env<'_>) -> Result<(), Fault> {
-    let num_blocks: u64 = shape.grid.iter().map(|len| u64::from(*len)).product();
+fn run_blocks(plan: &Plan, grid: [u32; 3], warps: &mut [Warp], env: &mut Env<'_>) -> Result<(), Fault> {
+    let num_blocks: u64 = grid.iter().map(|len| u64::from(*len)).product();
     for number in 0..num_blocks {
         // With another seed blocks begin elsewhere, and odd seeds go backwards.
         let start = (number + plan.seed) % num_blocks;
         let block = if plan.seed % 2 == 1 { num_blocks - 1 - start } else { start };
         env.block = block as u32;
         env.shared.reset();
-        let [x, y, _] = shape.grid.map(u64::from);
+        let [x, y, _] = grid.map(u64::from);
         let index = [block % x, block / x % y, block / x / y];
-        let warps = (0..plan.registers.len()).map(|warp| new_warp(plan, env.kernel, warp, index)).collect();
+        warps.iter_mut().for_each(|warp| begin(plan, env.kernel, warp, index));
         block::run(plan, warps, env)?;
     }
     Ok(())
 }
 
-fn new_warp(plan: &Plan, kernel: &Kernel, number: usize, block: [u64; 3]) -> Warp {
-    let mut registers = plan.registers[number].clone();
+fn begin(plan: &Plan, kernel: &Kernel, warp: &mut Warp, block: [u64; 3]) {
     for (slot, source) in &kernel.initial {
         if let Source::Special(Special::Block(axis)) = source {
-            registers[*slot as usize] = [block[*axis]; 32];
+            warp.registers[*slot as usize] = [block[*axis]; 32];
         }
     }
-    let rest = plan.num_threads() - number as u32 * 32;
-    let alive = if rest >= 32 { !0 } else { (1 << rest) - 1 };
-    let mut warp = Warp::new(number, registers, kernel.num_preds, alive);
-    // What nobody wrote there reads as a pattern that no number looks like.
-    warp.local = vec![0xa5; kernel.local_bytes as usize * 32];
-    warp
+    let rest = plan.num_threads() - warp.number as u32 * 32;
+    warp.begin(if rest >= 32 { !0 } else { (1 << rest) - 1 });
 }
 
 fn check_shape(kernel: &Kernel, shape: &LaunchShape) -> Result<(), Fault> {

@@ -99,6 +99,17 @@ pub(crate) enum AddressSpace {
     Parameter,
 }
 
+/// With whom an access has to be in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Strength {
+    /// With all that others do there.
+    Weak,
+    /// With weak ones alone: `.volatile`, `.relaxed`, `.acquire`, `.release`, and atomics.
+    Strong,
+    /// A read of what nobody writes in this launch: `.nc`.
+    ReadOnly,
+}
+
 /// How memory is accessed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Access {
@@ -109,8 +120,8 @@ pub(crate) struct Access {
     pub(crate) address: Slot,
     /// What is added to it.
     pub(crate) offset: i64,
-    /// Whether others may do the same at the same time: `.volatile`, `.relaxed`, `.acquire`, `.release`.
-    pub(crate) is_strong: bool,
+    /// With whom it has to be in order.
+    pub(crate) strength: Strength,
 }
 
 /// What an atomic does to two numbers: the one in memory and the given one.

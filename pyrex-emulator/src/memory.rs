@@ -2,7 +2,9 @@
 
 use crate::between_blocks::{BlockOrder, Stamp};
 use crate::host::HostMemory;
+use crate::kernel::Strength;
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
 /// Addresses of allocations begin here: no host pointer and no window of another space is near.
 const FIRST: u64 = 0x0300_0000_0000;
@@ -62,8 +64,8 @@ pub enum Use {
 pub(crate) enum Purpose {
     /// By the host: nothing to be in order with.
     Host,
-    /// By a block; strong ones may come at the same time.
-    Block { block: u32, strong: bool },
+    /// By a block.
+    Block { block: u32, strength: Strength },
 }
 
 impl Default for Memory {
@@ -208,10 +210,11 @@ impl Memory {
                 offset + bytes.len()
             ));
         }
-        if let Purpose::Block { block, strong: false } = purpose
+        if let Purpose::Block { block, strength } = purpose
+            && strength != Strength::Strong
             && !allocation.stamps.is_empty()
         {
-            self.check_read(at, offset, bytes.len(), block)?;
+            self.check_read(at, offset..offset + bytes.len(), block, strength)?;
         }
         let allocation = &mut self.allocations[at];
         if purpose != Purpose::Host {
@@ -229,11 +232,11 @@ impl Memory {
         purpose: Purpose,
     ) -> Result<[u8; 16], String> {
         let mut bytes = [0; 16];
-        let plain = matches!(purpose, Purpose::Block { strong: false, .. });
         if let Some(at) = self.find(address, len)
-            && let Allocation { base, storage: Storage::Own(data), written: Some(written), stamps, .. } =
-                &self.allocations[at]
-            && (stamps.is_empty() || !plain)
+            && let allocation = &self.allocations[at]
+            && let Allocation { base, storage: Storage::Own(data), written: Some(written), .. } = allocation
+            && allocation.stamps.is_empty()
+            && allocation.used.is_some()
         {
             let offset = (address - base) as usize;
             // Aligned as they are, their bits lie in one word.
@@ -250,11 +253,11 @@ impl Memory {
     /// Writes bytes.
     pub(crate) fn write(&mut self, address: u64, bytes: &[u8], purpose: Purpose) -> Result<(), String> {
         let (at, offset) = self.locate(address, bytes.len())?;
-        if let Purpose::Block { block, strong } = purpose {
+        if let Purpose::Block { block, strength } = purpose {
             if self.allocations[at].constant {
                 return Err(format!("{} is constant", self.allocations[at].name()));
             }
-            self.stamp(at, offset, bytes.len(), (block, strong))?;
+            self.stamp(at, offset, bytes.len(), (block, strength == Strength::Strong))?;
             self.allocations[at].used = Some(Use::Written);
         }
         let allocation = &mut self.allocations[at];
@@ -317,16 +320,29 @@ impl Memory {
         self.order.meet(block, address);
     }
 
-    fn check_read(&self, at: usize, offset: usize, len: usize, block: u32) -> Result<(), String> {
+    fn check_read(
+        &self,
+        at: usize,
+        range: Range<usize>,
+        block: u32,
+        strength: Strength,
+    ) -> Result<(), String> {
         let allocation = &self.allocations[at];
-        for granule in granules(offset, len, self.granule) {
+        for granule in granules(range.start, range.len(), self.granule) {
             let Some(Some(page)) = allocation.stamps.get(granule / PAGE) else { continue };
             let stamp = page[granule % PAGE];
+            let byte = granule * self.granule as usize;
+            if strength == Strength::ReadOnly && stamp.is_somebody_s() {
+                return Err(format!(
+                    "byte {byte} of {} is read as if nobody wrote it in this launch (.nc), but block {} did",
+                    allocation.name(),
+                    stamp.block()
+                ));
+            }
             if !self.order.knows(block, stamp) {
                 return Err(format!(
-                    "block {} wrote byte {} of {} in this launch, and no fence and atomic make it known to block {block}",
+                    "block {} wrote byte {byte} of {} in this launch, and no fence and atomic make it known to block {block}",
                     stamp.block(),
-                    granule * self.granule as usize,
                     allocation.name(),
                 ));
             }
@@ -489,10 +505,10 @@ mod tests {
         for base in [read, both] {
             memory.write(base, &[1; 4], Purpose::Host).expect("it is allocated");
         }
-        let purpose = Purpose::Block { block: 0, strong: false };
+        let purpose = Purpose::Block { block: 0, strength: Strength::Weak };
         memory.write(both, &[2], purpose).expect("it is allocated");
         for base in [read, both] {
-            memory.read(base, &mut [0; 4], purpose).expect("it was written");
+            memory.read_few(base, 4, purpose).expect("it was written");
         }
         memory.write(written, &[2; 4], purpose).expect("it is allocated");
         assert_eq!(memory.used(), [(read, Use::Read), (written, Use::Written), (both, Use::Written)]);

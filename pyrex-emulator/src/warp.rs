@@ -9,6 +9,10 @@ use crate::fault::Trouble;
 use crate::kernel::{Barrier, Guard, Op, Pred, Slot, Step, Together};
 use crate::lanes::{Lanes, Mask, lanes_of};
 
+/// After how many steps a strand that waits for nobody has its turn, though it is not furthest behind: lanes that spin until
+/// another one has done something must let it.
+const PATIENCE: u32 = 512;
+
 /// 32 threads.
 pub(crate) struct Warp {
     /// Its number in the block.
@@ -22,7 +26,9 @@ pub(crate) struct Warp {
     pub(crate) copies: Copies,
     /// What stands at which instruction.
     pub(crate) strands: Vec<Strand>,
-    /// Whether another strand than the one furthest behind has its turn.
+    /// How many steps were made while there was more than one strand, since another than the one furthest behind had its turn.
+    overtaken: u32,
+    /// How often another one had.
     turns: usize,
 }
 
@@ -58,13 +64,33 @@ enum Next {
 }
 
 impl Warp {
-    /// A warp whose lanes `alive` are at the first step.
-    pub(crate) fn new(number: usize, registers: Vec<Lanes>, num_preds: usize, alive: Mask) -> Self {
-        let mut preds = vec![0; num_preds];
-        preds[0] = !0;
-        let strands = vec![Strand { lanes: alive, at: 0, state: State::Ready }];
-        let (local, copies) = (Vec::new(), Copies::default());
-        Self { number, registers, preds, alive, local, copies, strands, turns: 0 }
+    /// A warp of which no lane runs yet.
+    pub(crate) fn new(number: usize, registers: Vec<Lanes>, num_preds: usize, local_bytes: usize) -> Self {
+        Self {
+            number,
+            registers,
+            preds: vec![0; num_preds],
+            alive: 0,
+            local: vec![0; local_bytes * 32],
+            copies: Copies::default(),
+            strands: Vec::new(),
+            overtaken: 0,
+            turns: 0,
+        }
+    }
+
+    /// Puts the lanes `alive` at the first step. Registers keep what they had; nobody may read that.
+    pub(crate) fn begin(&mut self, alive: Mask) {
+        self.preds.fill(0);
+        self.preds[0] = !0;
+        self.alive = alive;
+        // What nobody wrote there reads as a pattern that no number looks like.
+        self.local.fill(0xa5);
+        self.copies = Copies::default();
+        self.strands.clear();
+        self.strands.push(Strand { lanes: alive, at: 0, state: State::Ready });
+        self.overtaken = 0;
+        self.turns = 0;
     }
 
     /// The lanes that a guard lets pass.
@@ -89,13 +115,15 @@ impl Warp {
             let stop = self.next_behind(current);
             loop {
                 if left == 0 {
-                    self.turns += 1;
                     return Ok(());
                 }
                 left -= 1;
                 let at = self.strands[current].at;
                 let next = self.step(current, env, barriers).map_err(|trouble| (at, trouble))?;
-                if next == Next::Choose || self.strands[current].at >= stop {
+                if self.strands.len() > 1 {
+                    self.overtaken += 1;
+                }
+                if next == Next::Choose || self.strands[current].at >= stop || self.overtaken >= PATIENCE {
                     break;
                 }
             }
@@ -119,8 +147,12 @@ impl Warp {
         if num_ready == 0 {
             return None;
         }
-        let turn = std::mem::take(&mut self.turns);
-        Some(if turn > 0 { (turn + self.number) % num_ready } else { 0 })
+        if self.overtaken < PATIENCE || num_ready == 1 {
+            return Some(0);
+        }
+        self.overtaken = 0;
+        self.turns += 1;
+        Some(1 + self.turns % (num_ready - 1))
     }
 
     /// The nearest step behind that of `current` at which another strand is ready.
@@ -329,6 +361,7 @@ impl Warp {
             at,
             warp: self.number,
             lanes,
+            is_warp: barrier.aligned,
             yes: barrier.verdict.map(|verdict| self.guard(verdict.given) & lanes),
         };
         barriers.arrive(&arrival, &mut env.shared)?;

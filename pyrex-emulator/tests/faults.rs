@@ -275,6 +275,13 @@ fn what_another_block_wrote_is_read_behind_a_fence_and_an_atomic() {
 }
 
 #[test]
+fn what_is_read_as_if_nobody_wrote_it_is_not_written() {
+    let body = |load: &str| format!("st.global.u32 [%p0], 1;\n{load} %r0, [%p0];");
+    finds(1, 1, &body("ld.global.nc.u32"), &["(.nc), but block 0 did"], &body("ld.global.u32"));
+    passes(1, 1, "ld.global.nc.u32 %r0, [%p0];\nst.global.u32 [%p0], 1;", 1);
+}
+
+#[test]
 fn what_was_written_in_an_earlier_launch_is_in_order() {
     let bench = Bench::new();
     let buffer = bench.upload(&[0; 64]);

@@ -2,7 +2,7 @@
 
 use super::Decoder;
 use super::arithmetic::space;
-use crate::kernel::{Access, AddressSpace, Guard, Op, Update};
+use crate::kernel::{Access, AddressSpace, Guard, Op, Strength, Update};
 use crate::lanes::Bits;
 use crate::lanes::Two;
 use crate::ops::Opcode;
@@ -58,7 +58,11 @@ impl<'a> Decoder<'a> {
         let space = op.modifiers.iter().find_map(|one| space(one)).unwrap_or(AddressSpace::Generic);
         let mut access = self.access(operand, space, bytes)?;
         let strong = ["volatile", "relaxed", "acquire", "release", "acq_rel", "mmio"];
-        access.is_strong = strong.iter().any(|one| op.has(one)) || matches!(op.base, "atom" | "red");
+        access.strength = match strong.iter().any(|one| op.has(one)) || matches!(op.base, "atom" | "red") {
+            true => Strength::Strong,
+            false if op.has("nc") => Strength::ReadOnly,
+            false => Strength::Weak,
+        };
         if !matches!(access.space, AddressSpace::Local | AddressSpace::Parameter | AddressSpace::Constant) {
             self.granule = self.granule.min(bytes * count);
         }

@@ -1,7 +1,7 @@
 //! Operands: names become numbers of registers, and numbers become constants.
 
 use super::{Decoder, Place, Register};
-use crate::kernel::{Access, AddressSpace, Guard, Pred, Slot, Source, Special};
+use crate::kernel::{Access, AddressSpace, Guard, Pred, Slot, Source, Special, Strength};
 use crate::module::Space;
 use crate::syntax::Operand;
 use crate::types::Type;
@@ -189,7 +189,8 @@ impl<'a> Decoder<'a> {
             Operand::Address(base, offset) => (*base, *offset),
             other => return Err(format!("{other:?} is no address")),
         };
-        let access = |space, address, offset| Access { space, bytes, address, offset, is_strong: false };
+        let access =
+            |space, address, offset| Access { space, bytes, address, offset, strength: Strength::Weak };
         if let Some(register) = self.register(base) {
             return Ok(access(space, register.number, offset));
         }

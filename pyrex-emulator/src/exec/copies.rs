@@ -3,7 +3,7 @@
 use super::Env;
 use super::memory::{aligned, note};
 use crate::fault::Trouble;
-use crate::kernel::{Access, AddressSpace, Slot};
+use crate::kernel::{Access, AddressSpace, Slot, Strength};
 use crate::lanes::{Mask, lanes_of};
 use crate::shared::Write;
 use crate::warp::Warp;
@@ -59,7 +59,7 @@ impl Warp {
             let mut bytes = [0; 16];
             let read = read(self, lane);
             if read > 0 {
-                let purpose = env.purpose(false);
+                let purpose = env.purpose(Strength::Weak);
                 let from = aligned(from[lane], len, lane)?;
                 env.memory.read(from, &mut bytes[..read], purpose).map_err(trouble)?;
             }

@@ -4,7 +4,7 @@ use super::Env;
 use super::memory::{aligned, number};
 use crate::fault::Trouble;
 use crate::fragment::Role;
-use crate::kernel::{Access, AddressSpace, Aligned, Fragment, Multiply, Slot};
+use crate::kernel::{Access, AddressSpace, Aligned, Fragment, Multiply, Slot, Strength};
 use crate::lanes::{Lanes, Mask};
 use crate::report::{bank_conflicts, sectors};
 use crate::shared::Write;
@@ -117,7 +117,7 @@ impl Warp {
             for (lane, address) in addresses.into_iter().enumerate() {
                 let address = aligned(address, len, lane)?;
                 let mut bytes = [0; 8];
-                let purpose = env.purpose(false);
+                let purpose = env.purpose(Strength::Weak);
                 match space {
                     AddressSpace::Shared => env
                         .shared
@@ -144,7 +144,7 @@ impl Warp {
             for (lane, address) in addresses.into_iter().enumerate() {
                 let address = aligned(address, len, lane)?;
                 let bytes = (self.registers[slot][lane] >> shift).to_le_bytes();
-                let purpose = env.purpose(false);
+                let purpose = env.purpose(Strength::Weak);
                 match space {
                     AddressSpace::Shared => {
                         env.shared.write(address, &bytes[..len], (self.number, lane), Write::Plain)

@@ -3,7 +3,7 @@
 use super::Env;
 use crate::decode::windows::{LOCAL, PARAMETER, SHARED, WINDOW};
 use crate::fault::Trouble;
-use crate::kernel::{Access, AddressSpace, Slot};
+use crate::kernel::{Access, AddressSpace, Slot, Strength};
 use crate::lanes::{Mask, lanes_of};
 use crate::memory::copy_few;
 use crate::report::{bank_conflicts, sectors};
@@ -53,7 +53,7 @@ impl Warp {
             for lane in lanes_of(lanes) {
                 let address = aligned(addresses[lane], len, lane)?;
                 let buffer = self
-                    .fetch(space, (address, len), (lane, access.is_strong), env)
+                    .fetch(space, (address, len), (lane, access.strength), env)
                     .map_err(|what| Trouble::lane(lane, what))?;
                 for (slot, at) in d.iter().zip((0..).step_by(bytes)) {
                     let Some(slot) = slot else { continue };
@@ -72,7 +72,7 @@ impl Warp {
         &mut self,
         space: AddressSpace,
         (address, len): (u64, usize),
-        (lane, strong): (usize, bool),
+        (lane, strength): (usize, Strength),
         env: &mut Env<'_>,
     ) -> Result<[u8; 16], String> {
         let mut buffer = [0; 16];
@@ -88,9 +88,9 @@ impl Warp {
                 copy_few(found, &mut buffer);
             }
             AddressSpace::Global | AddressSpace::Constant | AddressSpace::Generic => {
-                let purpose = env.purpose(strong);
+                let purpose = env.purpose(strength);
                 buffer = env.memory.read_few(address, len, purpose)?;
-                if strong {
+                if strength == Strength::Strong {
                     env.memory.meet(env.block, address);
                 }
             }
@@ -125,7 +125,7 @@ impl Warp {
                     }
                     done.push((address, buffer));
                 }
-                self.keep(space, address, &buffer[..len], (lane, access.is_strong), env)
+                self.keep(space, address, &buffer[..len], (lane, access.strength), env)
                     .map_err(|what| Trouble::lane(lane, what))?;
             }
         }
@@ -137,7 +137,7 @@ impl Warp {
         space: AddressSpace,
         address: u64,
         buffer: &[u8],
-        (lane, strong): (usize, bool),
+        (lane, strength): (usize, Strength),
         env: &mut Env<'_>,
     ) -> Result<(), String> {
         match space {
@@ -151,9 +151,9 @@ impl Warp {
                 Err(format!("{address:#x} is written, which is constant"))
             }
             AddressSpace::Global | AddressSpace::Generic => {
-                let purpose = env.purpose(strong);
+                let purpose = env.purpose(strength);
                 env.memory.write(address, buffer, purpose)?;
-                if strong {
+                if strength == Strength::Strong {
                     env.memory.meet(env.block, address);
                 }
                 Ok(())
@@ -221,7 +221,7 @@ fn exchange(
     if !matches!(place.space, AddressSpace::Global | AddressSpace::Generic) {
         return Err(format!("an atomic at {:#x} of {:?}", place.address, place.space));
     }
-    let purpose = env.purpose(true);
+    let purpose = env.purpose(Strength::Strong);
     env.memory.read(place.address, buffer, purpose)?;
     let old = number(buffer);
     let bits = new(old).unwrap_or(old).to_le_bytes();

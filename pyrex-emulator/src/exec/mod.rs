@@ -8,7 +8,7 @@ mod memory;
 pub(crate) use copies::Copies;
 
 use crate::fault::Trouble;
-use crate::kernel::{Carry, Kernel, Op, Slot};
+use crate::kernel::{Carry, Kernel, Op, Slot, Strength};
 use crate::lanes::{Lanes, Mask, lanes_of};
 use crate::memory::{Memory, Purpose};
 use crate::report::Report;
@@ -28,8 +28,8 @@ pub(crate) struct Env<'a> {
 
 impl Env<'_> {
     /// That a block accesses memory.
-    pub(crate) fn purpose(&self, strong: bool) -> Purpose {
-        Purpose::Block { block: self.block, strong }
+    pub(crate) fn purpose(&self, strength: Strength) -> Purpose {
+        Purpose::Block { block: self.block, strength }
     }
 }
 

@@ -133,7 +133,7 @@ fn between_floats(op: &Opcode<'_>, to: Type, from: Type) -> Option<Map> {
             x = rounding.integral(x);
         }
         if sat {
-            x = if x.is_nan() { 0.0 } else { x.clamp(0.0, 1.0) };
+            x = if x.is_nan() { 0.0 } else { x.clamp(0.0, 1.0) + 0.0 };
         }
         if relu && x < 0.0 { 0.0 } else { x }
     };

@@ -31,7 +31,7 @@ impl Mode {
         let x = self.before(x);
         match self.sat {
             true if x.is_nan() => 0.0,
-            true => x.clamp(0.0, 1.0),
+            true => x.clamp(0.0, 1.0) + 0.0,
             false => x,
         }
     }

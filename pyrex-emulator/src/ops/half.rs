@@ -42,7 +42,7 @@ impl Mode {
     fn after<T: Short>(self, x: f64) -> T {
         let mut x = x;
         if self.sat {
-            x = if x.is_nan() { 0.0 } else { x.clamp(0.0, 1.0) };
+            x = if x.is_nan() { 0.0 } else { x.clamp(0.0, 1.0) + 0.0 };
         }
         if self.relu && x < 0.0 {
             x = 0.0;
