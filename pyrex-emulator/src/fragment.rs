@@ -68,8 +68,9 @@ impl Layout {
 
     fn by_rows(sizes: [usize; 3], role: Role, element: Type) -> Self {
         let (rows, cols) = extent(sizes, role);
-        // Of f16 each element is in two lanes.
-        let copies = if element == Type::F16 && matches!(role, Role::A | Role::B) { 2 } else { 1 };
+        // Of f16 a lane always has 16, so that an element is in up to four lanes.
+        let is_f16 = element == Type::F16 && matches!(role, Role::A | Role::B);
+        let copies = if is_f16 { 32 * 16 / (rows * cols) } else { 1 };
         let places = (0..rows * cols * copies).map(|at| (at % (rows * cols)) as u16).collect();
         Self { rows, cols, element, places }
     }

@@ -201,3 +201,67 @@ fn ldmatrix_gives_rows_or_columns() {
         }
     }
 }
+
+/// `wmma` loads both from shared or global memory, by rows or columns, and stores what it multiplied.
+fn wmma(shape: &str, ty: &str, registers: [usize; 3], (a_order, b_order): (&str, &str)) -> String {
+    let types = if ty == "f16" { "f32.f32".to_owned() } else { format!("f32.{ty}.{ty}.f32") };
+    let [a, b, c] = registers;
+    format!(
+        "mov.u32 %r0, 40;\nwmma.load.a.sync.aligned.{a_order}.{shape}.global.{ty} {{{}}}, [%p0], %r0;\n\
+         wmma.load.b.sync.aligned.{b_order}.{shape}.global.{ty} {{{}}}, [%p1], 40;\n\
+         wmma.load.c.sync.aligned.row.{shape}.global.f32 {{{}}}, [%p2], %r0;\n\
+         wmma.mma.sync.aligned.{a_order}.{b_order}.{shape}.{types} {{{}}}, {{{}}}, {{{}}}, {{{}}};\n\
+         wmma.store.d.sync.aligned.row.{shape}.global.f32 [%p3], {{{}}}, %r0;",
+        list("%r1", a),
+        list("%r2", b),
+        list("%f1", c),
+        list("%f2", c),
+        list("%r1", a),
+        list("%r2", b),
+        list("%f1", c),
+        list("%f2", c)
+    )
+}
+
+#[test]
+fn wmma_is_the_product_whatever_its_layout() {
+    let cases = [
+        ("f16", [16, 16, 16], [8, 8, 8], F16),
+        ("f16", [32, 8, 16], [8, 8, 8], F16),
+        ("f16", [8, 32, 16], [8, 8, 8], F16),
+        ("bf16", [16, 16, 16], [4, 4, 8], BF16),
+        ("bf16", [32, 8, 16], [8, 2, 8], BF16),
+        ("bf16", [8, 32, 16], [2, 8, 8], BF16),
+    ];
+    for ((ty, [m, n, k], registers, (encode, decode)), orders) in
+        cases.into_iter().flat_map(|case| [("row", "col"), ("col", "row")].map(|orders| (case, orders)))
+    {
+        // Lines of 40 elements, more than any matrix is wide.
+        let bench = Bench::new();
+        let halves: Vec<Vec<u32>> =
+            [1, 2].map(|seed| noise(40 * 32, seed).into_iter().map(encode).collect()).into();
+        let pack = |halves: &Vec<u32>| halves.chunks(2).map(|two| two[0] | two[1] << 16).collect::<Vec<_>>();
+        let c = noise(40 * 32, 3);
+        let out = bench.upload(&[0; 40 * 32]);
+        let parameters = [
+            bench.upload(&pack(&halves[0])),
+            bench.upload(&pack(&halves[1])),
+            bench.upload(&c.iter().map(|x| x.to_bits()).collect::<Vec<_>>()),
+            out,
+        ];
+        let body = wmma(&format!("m{m}n{n}k{k}"), ty, registers, orders);
+        bench
+            .launch(&support::kernel(4, &body), 1, 32, &parameters)
+            .unwrap_or_else(|fault| panic!("{fault}"));
+        let found = bench.download(out, 40 * 32);
+        let at = |matrix: usize, order: &str, row: usize, col: usize| {
+            decode(halves[matrix][if order == "row" { row * 40 + col } else { col * 40 + row }])
+        };
+        for (row, col) in (0..m).flat_map(|row| (0..n).map(move |col| (row, col))) {
+            let products = (0..k).map(|i| at(0, orders.0, row, i) * at(1, orders.1, i, col));
+            let wanted = f64::from(c[row * 40 + col]) + products.sum::<f64>();
+            let found = f64::from(f32::from_bits(found[row * 40 + col]));
+            assert!((found - wanted).abs() <= 1e-5, "{ty} {m}x{n}x{k} {orders:?}: {found} for {wanted}");
+        }
+    }
+}
