@@ -51,6 +51,7 @@ export async function slowed(url, pauseMs) {
       headers.delete(name);
     response.writeHead(answer.status, Object.fromEntries(headers));
     for (const event of (await answer.text()).split(/(?<=\n\n)/)) {
+      if (response.destroyed) return;
       response.write(event);
       if (event.startsWith('data: ')) await new Promise((resolve) => setTimeout(resolve, pauseMs));
     }
