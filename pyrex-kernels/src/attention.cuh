@@ -1,10 +1,11 @@
-// What the attention kernels share: which rows ask, where the keys they see lie, and how copies run ahead of the work.
+// What the attention kernels share: which rows ask, and where the keys that they see lie.
 #pragma once
-#include "common.cuh"
+#include "tensor.cuh"
 
 constexpr uint32_t ALL_LANES = 0xffffffff;
 
-// The arguments of the paged kernels, as `Paged` in attention.rs explains them. `block_size` is 1 << block_shift.
+// The arguments of the paged kernels, as `Paged` in attention.rs explains them. `block_size` is 1 <<
+// block_shift.
 template <typename T> struct Paged {
     const T *q, *keys, *values;
     const uint32_t *block_tables, *query_start, *positions;
@@ -27,7 +28,8 @@ struct Range {
     uint32_t begin, end;
 };
 
-// The keys and values of one head of one sequence. Without a table they lie one behind another from slot `first` on.
+// The keys and values of one head of one sequence. Without a table they lie one behind another from slot
+// `first` on.
 template <typename T> struct Cache {
     const T *keys, *values;
     const uint32_t *table;
@@ -40,7 +42,8 @@ template <typename T> struct Cache {
     }
 };
 
-template <typename T> __device__ Cache<T> paged_cache(const Paged<T> &a, uint32_t sequence, uint32_t kv_head) {
+template <typename T>
+__device__ Cache<T> paged_cache(const Paged<T> &a, uint32_t sequence, uint32_t kv_head) {
     const size_t head = size_t(kv_head) * a.head_dim;
     const uint32_t *table = a.block_tables + size_t(sequence) * a.table_len;
     return {a.keys + head, a.values + head, table, a.block_shift, 0, size_t(a.kv_heads) * a.head_dim};
@@ -52,7 +55,8 @@ __device__ __forceinline__ Range seen_from(uint32_t position, uint32_t window) {
     return {end > window ? end - window : 0, end};
 }
 
-// Some rows of one sequence that share their keys: of each token the heads of a group, one token after another.
+// Some rows of one sequence that share their keys: of each token the heads of a group, one token after
+// another.
 template <typename T> struct Rows {
     const T *q;
     T *out;
@@ -81,8 +85,9 @@ struct Tile {
     bool exists;
 };
 
-// Finds tile `index` of sequences first..last, of which each row counts `group` times and a tile has `tile_rows` of these. The
-// tiles of a sequence come in reverse: those that see most are begun first. The lanes of a warp look together.
+// Finds tile `index` of sequences first..last, of which each row counts `group` times and a tile has
+// `tile_rows` of these. The tiles of a sequence come in reverse: those that see most are begun first. The
+// lanes of a warp look together.
 __device__ Tile find_tile(const uint32_t *starts, uint2 sequences, uint32_t group, uint32_t tile_rows,
                           uint32_t index) {
     const uint32_t lane = threadIdx.x % 32;
@@ -127,46 +132,20 @@ __device__ __forceinline__ uint32_t shared_address(const void *shared) {
     return uint32_t(__cvta_generic_to_shared(shared));
 }
 
-// Copies 16 bytes to shared memory while the thread goes on; zeros, and nothing is read, if there are none.
-__device__ __forceinline__ void copy_ahead(uint32_t shared, const void *global, bool exists) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared),
-                 "l"(__cvta_generic_to_global(global)), "r"(exists ? 16 : 0)
-                 : "memory");
-}
-
-__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-
-// Waits until at most `N` groups of this thread's copies are under way.
-template <int N> __device__ __forceinline__ void wait_copies() {
-    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
-}
-
-// c += a · b on tensor cores: a is 16 × 16, b 16 × 8, c 16 × 8 in f32, each in the fragments of mma.m16n8k16.
-__device__ __forceinline__ void multiply(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
-                                         uint32_t b0, uint32_t b1) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-        "{%0,%1,%2,%3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-}
-
-// Four 8 × 8 matrices of 16-bit numbers from shared memory; each lane names one row of one of them.
-__device__ __forceinline__ uint4 load_matrices(uint32_t shared) {
-    uint4 m;
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(m.x), "=r"(m.y), "=r"(m.z), "=r"(m.w)
+// As `load_tiles`, from an address in shared memory.
+__device__ __forceinline__ void load_tiles_at(uint32_t (&tiles)[4], uint32_t shared) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(tiles[0]), "=r"(tiles[1]), "=r"(tiles[2]), "=r"(tiles[3])
                  : "r"(shared)
                  : "memory");
-    return m;
 }
 
-__device__ __forceinline__ uint4 load_matrices_transposed(uint32_t shared) {
-    uint4 m;
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(m.x), "=r"(m.y), "=r"(m.z), "=r"(m.w)
+// The same with each tile transposed.
+__device__ __forceinline__ void load_transposed_tiles_at(uint32_t (&tiles)[4], uint32_t shared) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(tiles[0]), "=r"(tiles[1]), "=r"(tiles[2]), "=r"(tiles[3])
                  : "r"(shared)
                  : "memory");
-    return m;
 }
 
 // Two numbers as bf16 and what that loses, again as bf16: together they are good to 16 bits.
@@ -187,8 +166,8 @@ __device__ __forceinline__ SplitPair split(float x, float y) {
 __device__ __forceinline__ float4 load4(const float *x) { return *reinterpret_cast<const float4 *>(x); }
 __device__ __forceinline__ float4 load4(const bf16 *x) {
     const uint2 bits = *reinterpret_cast<const uint2 *>(x);
-    return {__uint_as_float(bits.x << 16), __uint_as_float(bits.x & 0xffff0000u), __uint_as_float(bits.y << 16),
-            __uint_as_float(bits.y & 0xffff0000u)};
+    return {__uint_as_float(bits.x << 16), __uint_as_float(bits.x & 0xffff0000u),
+            __uint_as_float(bits.y << 16), __uint_as_float(bits.y & 0xffff0000u)};
 }
 
 __device__ __forceinline__ void store4(float *x, float4 value) { *reinterpret_cast<float4 *>(x) = value; }

@@ -1,12 +1,13 @@
-// Attention of a few rows that share their keys, with plain multiplications in f32: for f32, and for any head_dim.
+// Attention of a few rows that share their keys, with plain multiplications in f32: for f32, and for any
+// head_dim.
 #pragma once
 #include "attention.cuh"
 
 constexpr uint32_t FMA_THREADS = 128;
 constexpr uint32_t FMA_KEYS = 32; // of a tile
 
-// `ROWS` rows against one tile of keys after another. For scores, `LANES` threads share a row; for sums, a thread has four
-// columns of `rows_each` rows, so that all threads have some.
+// `ROWS` rows against one tile of keys after another. For scores, `LANES` threads share a row; for sums, a
+// thread has four columns of `rows_each` rows, so that all threads have some.
 template <typename T, int ROWS> class FmaAttention {
     static constexpr uint32_t LANES = FMA_THREADS / ROWS;
     static constexpr uint32_t SCORES = FMA_KEYS / LANES; // of a thread
@@ -112,7 +113,10 @@ template <typename T, int ROWS> class FmaAttention {
         float4 sum = {0.0f, 0.0f, 0.0f, 0.0f};
         for (uint32_t i = 0; i < head_dim; i += 4) {
             const float4 x = load4(a + i), y = load4(b + i);
-            sum = {fmaf(x.x, y.x, sum.x), fmaf(x.y, y.y, sum.y), fmaf(x.z, y.z, sum.z), fmaf(x.w, y.w, sum.w)};
+            sum.x = fmaf(x.x, y.x, sum.x);
+            sum.y = fmaf(x.y, y.y, sum.y);
+            sum.z = fmaf(x.z, y.z, sum.z);
+            sum.w = fmaf(x.w, y.w, sum.w);
         }
         return (sum.x + sum.y) + (sum.z + sum.w);
     }

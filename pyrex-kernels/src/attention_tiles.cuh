@@ -1,4 +1,5 @@
-// Attention of many rows that share their keys: a tile of rows against one tile of keys after another, on tensor cores.
+// Attention of many rows that share their keys: a tile of rows against one tile of keys after another, on
+// tensor cores.
 #pragma once
 #include "attention.cuh"
 
@@ -14,25 +15,26 @@ template <typename T> struct TileTask {
     Range seen[TILE_WARPS * 16];
 };
 
-// The scores of 16 rows for a tile of keys, in the fragments of a product's result: a lane has those of the keys 8 i + 2 (lane % 4)
-// and the one after, of row lane / 4 and then of the row 8 further.
+// The scores of 16 rows for a tile of keys, in the fragments of a product's result: a lane has those of the
+// keys 8 i + 2 (lane % 4) and the one after, of row lane / 4 and then of the row 8 further.
 typedef float Scores[TILE_KEYS / 8][4];
 
-// The address in shared memory, `chunks` chunks of 16 bytes further in a row, if chunks are permuted by ^ with a number below 8:
-// what is added to a chunk's number must not carry.
+// The address in shared memory, `chunks` chunks of 16 bytes further in a row, if chunks are permuted by ^
+// with a number below 8: what is added to a chunk's number must not carry.
 __device__ __forceinline__ uint32_t chunks_further(uint32_t address, uint32_t chunks) {
     return (address ^ chunks % 8 * 16) + chunks / 8 * 128;
 }
 
-// The same number, of which the compiler knows nothing: else it keeps what follows from it in registers from tile to tile.
+// The same number, of which the compiler knows nothing: else it keeps what follows from it in registers from
+// tile to tile.
 __device__ __forceinline__ uint32_t fresh(uint32_t x) {
     asm volatile("" : "+r"(x));
     return x;
 }
 
-// The online softmax of a warp's 16 rows, and the order of things. `Products` knows the numbers: it copies tiles to shared memory,
-// multiplies queries by keys and weights by values, and keeps the sums. In places 0 and 1 are keys, in 2 and 3 values: one tile is
-// worked on, three are on their way.
+// The online softmax of a warp's 16 rows, and the order of things. `Products` knows the numbers: it copies
+// tiles to shared memory, multiplies queries by keys and weights by values, and keeps the sums. In places 0
+// and 1 are keys, in 2 and 3 values: one tile is worked on, three are on their way.
 template <class Products> class TileAttention {
     using T = typename Products::Number;
 
@@ -63,7 +65,7 @@ template <class Products> class TileAttention {
             weigh(tile * TILE_KEYS, scores);
             products.add_values(2 + tile % 2, scores);
         }
-        wait_copies<0>();
+        wait_for_copies<0>();
         for (uint32_t half = 0; half < 2; half++) {
             denominator[half] += __shfl_xor_sync(ALL_LANES, denominator[half], 1);
             denominator[half] += __shfl_xor_sync(ALL_LANES, denominator[half], 2);
@@ -90,9 +92,10 @@ template <class Products> class TileAttention {
         __syncthreads();
     }
 
-    // Waits for the oldest copy of all threads. When they are past here, all have also left the tile before it.
+    // Waits for the oldest copy of all threads. When they are past here, all have also left the tile before
+    // it.
     __device__ static void next_tile() {
-        wait_copies<2>();
+        wait_for_copies<2>();
         __syncthreads();
     }
 
@@ -109,9 +112,9 @@ template <class Products> class TileAttention {
             const bool exists = key >= task.by_any.begin && key < task.by_any.end;
             const size_t column = chunk * (16 / sizeof(T));
             const T *source = from + (exists ? task.cache.slot(key) * task.cache.stride + column : 0);
-            copy_ahead(products.address(place, row, chunk), source, exists);
+            copy_async(products.at(place, row, chunk), source, exists ? 16 : 0);
         }
-        commit_copies();
+        end_copies();
     }
 
     // Scores become weights relative to the greatest score so far; the sums so far are scaled to the same.

@@ -1,7 +1,8 @@
 // The keys of a row split over thread blocks, and what these find merged.
 //
-// How they are split depends on how many the row sees and on the device, never on what other rows there are: so do the row's
-// bits. A block weighs one part for up to 8 heads of a group, which share each key that is read; a second kernel merges the parts.
+// How they are split depends on how many the row sees and on the device, never on what other rows there are:
+// so do the row's bits. A block weighs one part for up to 8 heads of a group, which share each key that is
+// read; a second kernel merges the parts.
 #pragma once
 #include "attention.cuh"
 
@@ -32,6 +33,7 @@ __device__ Part part_of(const Paged<T> &a, uint32_t sequence, uint32_t group, ui
     const uint32_t offset = group % groups * HEADS;
     Part part = {};
     part.sequence = sequence;
+    part.index = index;
     part.row = a.query_start[sequence];
     if (a.query_start[sequence + 1] == part.row) return part;
     part.kv_head = group / groups;
@@ -42,20 +44,22 @@ __device__ Part part_of(const Paged<T> &a, uint32_t sequence, uint32_t group, ui
     const uint2 split = split_keys(last - first, max_parts);
     part.first = first + index * split.y;
     part.last = min(last, part.first + split.y);
-    part.index = index;
     part.count = split.x;
     return part;
 }
 
-// Where a group's parts leave what they found: for each its maxima and denominators, and its sums.
+// Where a group's parts leave what they found.
 struct Partials {
-    float2 *stats; // [parts, HEADS]
+    float2 *stats; // [parts, HEADS]: maxima and denominators
     float *sums;   // [parts, HEADS, head_dim]
+    uint2 *split;  // the row, and in how many parts it was split
 
+    // The scratch holds the stats of all groups, then their sums, then their splits.
     __device__ Partials(float *scratch, uint32_t head_dim, uint32_t parts, uint32_t groups, uint32_t group) {
-        const size_t first = size_t(group) * parts * HEADS;
+        const size_t all = size_t(groups) * parts * HEADS, first = size_t(group) * parts * HEADS;
         stats = reinterpret_cast<float2 *>(scratch) + first;
-        sums = scratch + size_t(groups) * parts * HEADS * 2 + first * head_dim;
+        sums = scratch + all * 2 + first * head_dim;
+        split = reinterpret_cast<uint2 *>(scratch + all * (2 + head_dim)) + group;
     }
 };
 

@@ -4,44 +4,45 @@
 
 namespace {
 
-// What a block of the grid [parts, groups, sequences] has to do.
-template <typename T>
-__device__ Part part_of_block(const Paged<T> &a, uint32_t max_parts) {
-    return part_of(a, a.first_sequence + blockIdx.z, blockIdx.y, blockIdx.x, max_parts);
+// Has each block of the grid [parts, groups, sequences] weigh its part, if there is one; the first of a group
+// says how many there are.
+template <typename T, typename Weigh>
+__device__ void decode_part(const Paged<T> &a, float *scratch, uint32_t max_parts, Weigh weigh) {
+    __shared__ Part part;
+    const uint32_t groups = gridDim.y * gridDim.z, group = blockIdx.z * gridDim.y + blockIdx.y;
+    const Findings<T> findings = {a, part, Partials(scratch, a.head_dim, gridDim.x, groups, group)};
+    if (threadIdx.x == 0) {
+        part = part_of(a, a.first_sequence + blockIdx.z, blockIdx.y, blockIdx.x, max_parts);
+        if (part.index == 0) *findings.partials.split = {part.row, part.count};
+    }
+    __syncthreads();
+    if (part.index < part.count) weigh(part, findings);
 }
 
-__device__ Partials partials_of_block(float *scratch, uint32_t head_dim) {
-    return {scratch, head_dim, gridDim.x, gridDim.y * gridDim.z, blockIdx.z * gridDim.y + blockIdx.y};
-}
-
-template <int D>
-__device__ void decode_tensor(const Paged<bf16> &a, float *scratch, uint32_t max_parts) {
+template <int D> __device__ void decode_tensor(const Paged<bf16> &a, float *scratch, uint32_t max_parts) {
     extern __shared__ __align__(16) uint4 shared[];
     __shared__ __align__(16) uint32_t weights[WARPS * 128];
     __shared__ float2 stats[WARPS][HEADS];
-    const Part part = part_of_block(a, max_parts);
-    if (part.index >= part.count) return;
-    const Findings<bf16> findings = {a, part, partials_of_block(scratch, D)};
-    TensorDecode<D> decode(a, part, shared, weights);
-    decode.run();
-    decode.leave_sums(stats);
-    __syncthreads();
-    decode.finish(findings, stats);
+    decode_part(a, scratch, max_parts, [&](const Part &part, const Findings<bf16> &findings) {
+        TensorDecode<D> decode(a, part, shared, weights);
+        decode.run();
+        decode.leave_sums(stats);
+        __syncthreads();
+        decode.finish(findings, stats);
+    });
 }
 
-template <typename T>
-__device__ void decode_fma(const Paged<T> &a, float *scratch, uint32_t max_parts) {
+template <typename T> __device__ void decode_fma(const Paged<T> &a, float *scratch, uint32_t max_parts) {
     extern __shared__ __align__(16) uint4 shared[];
-    const Part part = part_of_block(a, max_parts);
-    if (part.index >= part.count) return;
-    const Findings<T> findings = {a, part, partials_of_block(scratch, a.head_dim)};
-    FmaAttention<T, HEADS> attention(reinterpret_cast<float *>(shared), a.head_dim);
-    const T *q = a.q + (size_t(part.row) * a.heads + part.head) * a.head_dim;
-    attention.load_rows(q, part.heads, [&](uint32_t head) { return size_t(head) * a.head_dim; });
-    const Range keys = {max(part.seen.begin, part.first * TILE), min(part.seen.end, part.last * TILE)};
-    attention.attend(paged_cache(a, part.sequence, part.kv_head), keys, part.seen, a.scale);
-    attention.finish([&](uint32_t head, uint32_t column, float4 sums, float2 stats) {
-        findings.put(head, column, sums, stats);
+    decode_part(a, scratch, max_parts, [&](const Part &part, const Findings<T> &findings) {
+        FmaAttention<T, HEADS> attention(reinterpret_cast<float *>(shared), a.head_dim);
+        const T *q = a.q + (size_t(part.row) * a.heads + part.head) * a.head_dim;
+        attention.load_rows(q, part.heads, [&](uint32_t head) { return size_t(head) * a.head_dim; });
+        const Range keys = {max(part.seen.begin, part.first * TILE), min(part.seen.end, part.last * TILE)};
+        attention.attend(paged_cache(a, part.sequence, part.kv_head), keys, part.seen, a.scale);
+        attention.finish([&](uint32_t head, uint32_t column, float4 sums, float2 stats) {
+            findings.put(head, column, sums, stats);
+        });
     });
 }
 
@@ -63,26 +64,25 @@ __device__ float2 merged_stats(const float2 *stats, uint32_t parts) {
     return {greatest, denominator};
 }
 
-// Merges the parts of one head of one sequence, 128 columns. `parts`: as many as the scratch has room for.
-template <typename T>
-__device__ void decode_merge(const Paged<T> &a, float *scratch, uint32_t max_parts, uint32_t parts) {
+// Merges the parts of one head of one sequence, 128 columns. `max_parts`: as many as the scratch has room
+// for.
+template <typename T> __device__ void decode_merge(const Paged<T> &a, float *scratch, uint32_t max_parts) {
     __shared__ float4 strands[STRANDS][32];
     const uint32_t slices = (a.head_dim + 127) / 128, head = blockIdx.x / slices;
     const uint32_t group_len = a.heads / a.kv_heads, groups = (group_len + HEADS - 1) / HEADS;
-    const uint32_t group = head / group_len * groups + head % group_len / HEADS;
-    const Part part = part_of(a, a.first_sequence + blockIdx.y, group, 0, max_parts);
-    if (part.count < 2) return;
-    const uint32_t all = a.kv_heads * groups, row = head - part.head;
-    const Partials partials(scratch, a.head_dim, parts, all * gridDim.y, blockIdx.y * all + group);
-    const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const uint32_t group = head / group_len * groups + head % group_len / HEADS, all = a.kv_heads * groups;
+    const Partials partials(scratch, a.head_dim, max_parts, all * gridDim.y, blockIdx.y * all + group);
+    const uint32_t parts = partials.split->y;
+    if (parts < 2) return;
+    const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, row = head % group_len % HEADS;
     const uint32_t column = blockIdx.x % slices * 128 + lane * 4;
     const float2 *stats = partials.stats + row;
-    const float2 whole = merged_stats(stats, part.count);
+    const float2 whole = merged_stats(stats, parts);
     if (column < a.head_dim) {
         float4 sum = {0.0f, 0.0f, 0.0f, 0.0f};
         const float *sums = partials.sums + row * a.head_dim + column;
 #pragma unroll 4
-        for (uint32_t i = warp; i < part.count; i += STRANDS) {
+        for (uint32_t i = warp; i < parts; i += STRANDS) {
             const float factor = exp_below(stats[i * HEADS].x - whole.x);
             sum = add_scaled(sum, load4(sums + size_t(i) * HEADS * a.head_dim), factor);
         }
@@ -92,7 +92,7 @@ __device__ void decode_merge(const Paged<T> &a, float *scratch, uint32_t max_par
     if (warp > 0 || column >= a.head_dim) return;
     float4 sum = strands[0][lane];
     for (uint32_t i = 1; i < STRANDS; i++) sum = added(sum, strands[i][lane]);
-    T *out = a.out + (size_t(part.row) * a.heads + head) * a.head_dim;
+    T *out = a.out + (size_t(partials.split->x) * a.heads + head) * a.head_dim;
     store4(out + column, scaled(sum, 1.0f / whole.y));
 }
 
@@ -108,13 +108,13 @@ DECODE_KERNEL(paged_decode_f32, float, decode_fma, 4)
 DECODE_KERNEL(paged_decode_bf16, bf16, decode_fma, 4)
 DECODE_KERNEL(paged_decode_bf16_64, bf16, decode_tensor<64>, 4)
 DECODE_KERNEL(paged_decode_bf16_128, bf16, decode_tensor<128>, 4)
-DECODE_KERNEL(paged_decode_bf16_256, bf16, decode_tensor<256>, 2)
+DECODE_KERNEL(paged_decode_bf16_256, bf16, decode_tensor<256>, 3)
 DECODE_KERNEL(paged_decode_bf16_512, bf16, decode_tensor<512>, 2)
 
 #define MERGE_KERNEL(NAME, T)                                                                                \
     extern "C" __global__ void __launch_bounds__(STRANDS * 32)                                               \
-        NAME(PAGED_PARAMETERS(T), float *scratch, uint32_t max_parts, uint32_t parts) {                      \
-        decode_merge(PAGED(T), scratch, max_parts, parts);                                                   \
+        NAME(PAGED_PARAMETERS(T), float *scratch, uint32_t max_parts) {                                      \
+        decode_merge(PAGED(T), scratch, max_parts);                                                          \
     }
 
 MERGE_KERNEL(paged_decode_merge_f32, float)

@@ -3,7 +3,7 @@
 use crate::attention::{Paged, fma_shared_bytes};
 use crate::buffer::{Buffer, Element};
 use crate::error::{Error, Result};
-use crate::launch::{Launch, Module, Queue, count};
+use crate::launch::{Argument, Launch, Module, Queue, count};
 
 const MODULE: Module = Module { name: "paged_decode", ptx: include_str!("paged_decode.ptx") };
 
@@ -52,7 +52,8 @@ impl DecodeSizes {
     }
 
     fn scratch_len(&self, multiprocessors: u32) -> usize {
-        self.sequences * self.groups() * self.parts(multiprocessors) * HEADS * (self.head_dim + 2)
+        let of_parts = self.parts(multiprocessors) * HEADS * (self.head_dim + 2);
+        self.sequences * self.groups() * (of_parts + 2)
     }
 }
 
@@ -84,28 +85,29 @@ pub fn paged_decode(queue: &dyn Queue, paged: &Paged<'_>, scratch: Buffer<'_>) -
     let parts = count("parts", sizes.parts(multiprocessors))?;
     let sequences = count("sequences", sizes.sequences)?;
     let (kernel, shared_bytes) = kernel_for(paged);
-    let mut arguments = paged.arguments()?;
-    arguments.push(scratch.into());
-    arguments.push(count("parts", sizes.max_parts(multiprocessors))?.into());
+    let with = |max_parts: u32| -> Result<Vec<Argument>> {
+        let mut arguments = paged.arguments()?;
+        arguments.extend([Argument::from(scratch), max_parts.into()]);
+        Ok(arguments)
+    };
     queue.launch(&Launch {
         module: &MODULE,
         kernel,
         grid: [parts, count("groups", sizes.groups())?, sequences],
         block: [THREADS, 1, 1],
         shared_bytes,
-        arguments: arguments.clone(),
+        arguments: with(count("parts", sizes.max_parts(multiprocessors))?)?,
     })?;
     if parts == 1 {
         return Ok(());
     }
-    arguments.push(parts.into());
     queue.launch(&Launch {
         module: &MODULE,
         kernel: format!("paged_decode_merge_{}", paged.q.element().suffix()),
         grid: [count("heads", paged.heads * paged.head_dim.div_ceil(128))?, sequences, 1],
         block: [STRANDS * 32, 1, 1],
         shared_bytes: 0,
-        arguments,
+        arguments: with(parts)?,
     })
 }
 
@@ -135,6 +137,7 @@ fn kernel_for(paged: &Paged<'_>) -> (String, u32) {
 
 /// Bytes of the queries and of four warps' rings, as `TensorDecode` lays them out.
 fn tensor_shared_bytes(head_dim: usize) -> u32 {
-    let ring = 3 * (head_dim.min(256) / 16) * 32 * 16;
+    let chunks = if head_dim < 256 { 4 } else { head_dim / 256 + 1 };
+    let ring = chunks * head_dim.min(256) * 32;
     u32::try_from(head_dim * HEADS * 2 + 4 * ring).expect("heads of at most 512 were checked")
 }

@@ -2,9 +2,10 @@
 #pragma once
 #include "attention_tiles.cuh"
 
-// Queries stay in registers, as the left factor of products with keys. `SLICES` warps share 16 rows: each has so many of their
-// columns, scores these, adds the others' scores to them, and sums its own columns of the values. Weights are not rounded to bf16
-// but split in two, or they would be off by as much as the result's rounding.
+// Queries stay in registers, as the left factor of products with keys. `SLICES` warps share 16 rows: each has
+// so many of their columns, scores these, adds the others' scores to them, and sums its own columns of the
+// values. Weights are not rounded to bf16 but split in two, or they would be off by as much as the result's
+// rounding.
 template <int COLUMNS, int SLICES> class Bf16Products {
   public:
     using Number = bf16;
@@ -15,7 +16,7 @@ template <int COLUMNS, int SLICES> class Bf16Products {
     static constexpr int STEPS = SLICE / 16; // of a product over them
     static constexpr uint32_t TILE_BYTES = TILE_KEYS * D * 2;
 
-    char *const shared; // [4, TILE_KEYS, D], and with slices [TILE_WARPS, TILE_KEYS / 8, 32] of scores on their way
+    char *const shared; // [4, TILE_KEYS, D]; of slices also [TILE_WARPS, TILE_KEYS / 8, 32] scores
     uint32_t lane, warp, slice;
     uint32_t q[STEPS][4];
     float sums[SLICE / 8][4] = {};
@@ -48,23 +49,24 @@ template <int COLUMNS, int SLICES> class Bf16Products {
         }
     }
 
-    // Rows lie one behind another, their chunks of 16 bytes permuted so that those in one column lie in different banks.
-    __device__ uint32_t address(uint32_t place, uint32_t row, uint32_t chunk) const {
-        return shared_address(shared) + place * TILE_BYTES + row * D * 2 + (chunk ^ row % 8) * 16;
+    // Rows lie one behind another, their chunks of 16 bytes permuted so that those in one column lie in
+    // different banks.
+    __device__ char *at(uint32_t place, uint32_t row, uint32_t chunk) const {
+        return shared + place * TILE_BYTES + row * D * 2 + (chunk ^ row % 8) * 16;
     }
 
     // Keys as they lie are the right factor: their columns are its rows.
     __device__ void score(uint32_t place, Scores &scores) const {
         const uint32_t row = lane % 8 + lane / 16 * 8;
-        const uint32_t first = fresh(address(place, row, slice * (SLICE / 8) + lane / 8 % 2));
+        const uint32_t first = fresh(shared_address(at(place, row, slice * (SLICE / 8) + lane / 8 % 2)));
 #pragma unroll
         for (uint32_t step = 0; step < STEPS; step++) {
-            const uint32_t(&a)[4] = q[step];
 #pragma unroll
             for (uint32_t i = 0; i < TILE_KEYS / 16; i++) {
-                const uint4 b = load_matrices(chunks_further(first, step * 2) + i * 16 * D * 2);
-                multiply(scores[i * 2], a[0], a[1], a[2], a[3], b.x, b.y);
-                multiply(scores[i * 2 + 1], a[0], a[1], a[2], a[3], b.z, b.w);
+                uint32_t keys[4];
+                load_tiles_at(keys, chunks_further(first, step * 2) + i * 16 * D * 2);
+                mma(scores[i * 2], q[step], {keys[0], keys[1]});
+                mma(scores[i * 2 + 1], q[step], {keys[2], keys[3]});
             }
         }
         if constexpr (SLICES > 1) {
@@ -76,7 +78,7 @@ template <int COLUMNS, int SLICES> class Bf16Products {
 
     // Adds the scores of the other slice; all threads have met since `score`.
     __device__ void complete(Scores &scores) const {
-        static_assert(SLICES <= 2, "of more than two scores the order of adding would be another in each warp");
+        static_assert(SLICES <= 2, "more than two scores would be added in another order in each warp");
         if constexpr (SLICES > 1) {
 #pragma unroll
             for (uint32_t i = 0; i < TILE_KEYS / 8; i++) {
@@ -99,19 +101,25 @@ template <int COLUMNS, int SLICES> class Bf16Products {
 
     // Weights as scores lie are a left factor; values as they lie, read transposed, the right one.
     __device__ void add_values(uint32_t place, const Scores &weights) {
-        const uint32_t first = fresh(address(place, lane % 16, slice * (SLICE / 8) + lane / 16));
+        const uint32_t first = fresh(shared_address(at(place, lane % 16, slice * (SLICE / 8) + lane / 16)));
 #pragma unroll
         for (uint32_t i = 0; i < TILE_KEYS / 16; i++) {
-            const float(&left)[4] = weights[i * 2], (&right)[4] = weights[i * 2 + 1];
-            const SplitPair a0 = split(left[0], left[1]), a1 = split(left[2], left[3]);
-            const SplitPair a2 = split(right[0], right[1]), a3 = split(right[2], right[3]);
+            uint32_t high[4], low[4];
+#pragma unroll
+            for (uint32_t j = 0; j < 4; j++) {
+                const float(&of_keys)[4] = weights[i * 2 + j / 2];
+                const SplitPair pair = split(of_keys[j % 2 * 2], of_keys[j % 2 * 2 + 1]);
+                high[j] = pair.high;
+                low[j] = pair.low;
+            }
 #pragma unroll
             for (uint32_t j = 0; j < SLICE / 16; j++) {
-                const uint4 b = load_matrices_transposed(chunks_further(first, j * 2) + i * 16 * D * 2);
-                multiply(sums[j * 2], a0.high, a1.high, a2.high, a3.high, b.x, b.y);
-                multiply(sums[j * 2 + 1], a0.high, a1.high, a2.high, a3.high, b.z, b.w);
-                multiply(sums[j * 2], a0.low, a1.low, a2.low, a3.low, b.x, b.y);
-                multiply(sums[j * 2 + 1], a0.low, a1.low, a2.low, a3.low, b.z, b.w);
+                uint32_t values[4];
+                load_transposed_tiles_at(values, chunks_further(first, j * 2) + i * 16 * D * 2);
+                mma(sums[j * 2], high, {values[0], values[1]});
+                mma(sums[j * 2 + 1], high, {values[2], values[3]});
+                mma(sums[j * 2], low, {values[0], values[1]});
+                mma(sums[j * 2 + 1], low, {values[2], values[3]});
             }
         }
     }

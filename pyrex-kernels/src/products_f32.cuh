@@ -2,26 +2,23 @@
 #pragma once
 #include "attention_tiles.cuh"
 
-// A number as tf32, which has 11 bits, and what that loses, again as tf32. Of two such numbers the product of the low parts is
-// left out: what remains is good to about 21 bits.
+// A number as tf32, which has 11 bits, and what that loses, of which tf32 sees 11 bits again. Of two such
+// numbers the product of the low parts is left out: what remains is good to about 21 bits. Whole numbers
+// round faster than the conversion does.
 struct SplitNumber {
     uint32_t high, low;
 };
 
-__device__ __forceinline__ uint32_t to_tf32(float x) {
-    uint32_t bits;
-    asm volatile("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
-    return bits;
-}
-
 __device__ __forceinline__ SplitNumber split(float x) {
-    const uint32_t high = to_tf32(x);
-    return {high, to_tf32(x - __uint_as_float(high))};
+    const uint32_t high = (__float_as_uint(x) + 0x1000) & 0xffffe000;
+    return {high, __float_as_uint(x - __uint_as_float(high))};
 }
 
 // c += a · b: a is 16 × 8, b 8 × 8, c 16 × 8 in f32, each in the fragments of mma.m16n8k8.
-__device__ __forceinline__ void multiply_tf32(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+__device__ __forceinline__ void multiply_tf32(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
+                                              uint32_t b1) {
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+        "{%0,%1,%2,%3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
@@ -48,8 +45,9 @@ struct SplitFragment {
     }
 };
 
-// Fragments hold numbers as they come from memory, 16 bytes a lane: which of a product's inner numbers is which does not matter if
-// both factors agree, and neither does which column of the result is which column of the values.
+// Fragments hold numbers as they come from memory, 16 bytes a lane: which of a product's inner numbers is
+// which does not matter if both factors agree, and neither does which column of the result is which column of
+// the values.
 template <int COLUMNS> class F32Products {
   public:
     using Number = float;
@@ -58,14 +56,14 @@ template <int COLUMNS> class F32Products {
   private:
     static constexpr uint32_t TILE_BYTES = TILE_KEYS * D * 4;
 
-    const uint32_t shared;  // [4, TILE_KEYS, D]
-    float4 *const queries;  // [D / 16, 2, TILE_THREADS], behind it: columns 16 i + 4 pair and the three after, of two rows
-    uint32_t row, pair;     // of fragments: row = lane / 4, pair = lane % 4
+    char *const shared;    // [4, TILE_KEYS, D], and behind it the queries
+    float4 *const queries; // [D / 16, 2, TILE_THREADS]: columns 16 i + 4 pair and three more, of two rows
+    uint32_t row, pair;    // of fragments: row = lane / 4, pair = lane % 4
     float sums[D / 32][4][4] = {}; // of columns 32 i + 8 pair + j, and 4 further, of two rows
 
   public:
     __device__ F32Products(void *shared)
-        : shared(shared_address(shared)),
+        : shared(static_cast<char *>(shared)),
           queries(reinterpret_cast<float4 *>(static_cast<char *>(shared) + 4 * TILE_BYTES) + threadIdx.x) {
         row = threadIdx.x % 32 / 4;
         pair = threadIdx.x % 4;
@@ -74,7 +72,8 @@ template <int COLUMNS> class F32Products {
     // Of two rows, 8 apart, whose scores and sums this lane has.
     __device__ static uint32_t first_row() { return threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4; }
 
-    // Each thread keeps what it will need, where there is more room than in registers. Rows that are not there are zeros.
+    // Each thread keeps what it will need, where there is more room than in registers. Rows that are not
+    // there are zeros.
     __device__ void load_queries(const Rows<float> &rows) const {
 #pragma unroll
         for (uint32_t half = 0; half < 2; half++) {
@@ -87,15 +86,16 @@ template <int COLUMNS> class F32Products {
         }
     }
 
-    // Rows lie one behind another, their chunks of 16 bytes permuted so that eight lanes that read together find different banks:
-    // of keys four chunks side by side of two rows, of values two chunks of every other row of eight.
-    __device__ uint32_t address(uint32_t place, uint32_t row, uint32_t chunk) const {
+    // Rows lie one behind another, their chunks of 16 bytes permuted so that eight lanes that read together
+    // find different banks: of keys four chunks side by side of two rows, of values two chunks of every other
+    // row of eight.
+    __device__ char *at(uint32_t place, uint32_t row, uint32_t chunk) const {
         const uint32_t mask = ((row ^ row << 2) & 4) | (row & 2);
         return shared + place * TILE_BYTES + row * D * 4 + (chunk ^ mask) * 16;
     }
 
     __device__ void score(uint32_t place, Scores &scores) const {
-        const uint32_t keys = fresh(address(place, row, pair));
+        const uint32_t keys = fresh(shared_address(at(place, row, pair)));
 #pragma unroll
         for (uint32_t i = 0; i < D / 16; i++) {
             const float4 low = load_shared(shared_address(queries + i * 2 * TILE_THREADS));
@@ -119,7 +119,8 @@ template <int COLUMNS> class F32Products {
 
     // Weights as scores lie are a left factor whose inner numbers are the keys 2 pair and 2 pair + 1.
     __device__ void add_values(uint32_t place, const Scores &weights) {
-        const uint32_t even = fresh(address(place, pair * 2, row)), odd = fresh(address(place, pair * 2 + 1, row));
+        const uint32_t even = fresh(shared_address(at(place, pair * 2, row)));
+        const uint32_t odd = fresh(shared_address(at(place, pair * 2 + 1, row)));
 #pragma unroll
         for (uint32_t i = 0; i < TILE_KEYS / 8; i++) {
             const float(&w)[4] = weights[i];
@@ -145,9 +146,11 @@ template <int COLUMNS> class F32Products {
 #pragma unroll
             for (uint32_t i = 0; i < D / 32; i++) {
                 const float(&s)[4][4] = sums[i];
-                const uint32_t left = half * 2, right = half * 2 + 1;
-                store4(out + i * 32, scaled({s[0][left], s[1][left], s[2][left], s[3][left]}, inverse));
-                store4(out + i * 32 + 4, scaled({s[0][right], s[1][right], s[2][right], s[3][right]}, inverse));
+#pragma unroll
+                for (uint32_t right = 0; right < 2; right++) {
+                    const uint32_t j = half * 2 + right;
+                    store4(out + i * 32 + right * 4, scaled({s[0][j], s[1][j], s[2][j], s[3][j]}, inverse));
+                }
             }
         }
     }
