@@ -21,9 +21,10 @@ struct Group {
 
 extern "C" __global__ void advance(const uint32_t *ids, const uint32_t *active, uint32_t *input_ids,
                                    uint32_t *positions, uint32_t *drawn_positions,
-                                   const uint32_t *block_tables_0, uint32_t *slot_mapping_0, uint32_t table_len_0,
-                                   const uint32_t *block_tables_1, uint32_t *slot_mapping_1, uint32_t table_len_1,
-                                   uint32_t block_size, uint32_t num_rows) {
+                                   const uint32_t *block_tables_0, uint32_t *slot_mapping_0,
+                                   uint32_t table_len_0, const uint32_t *block_tables_1,
+                                   uint32_t *slot_mapping_1, uint32_t table_len_1, uint32_t block_size,
+                                   uint32_t num_rows) {
     const uint32_t row = blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= num_rows) return;
     const uint32_t id = ids[row];

@@ -13,8 +13,6 @@ struct CutoffMemory {
     // What was found: a bin, what it measures, and what all greater ones do.
     uint64_t measure, above;
     uint32_t digit;
-    // What the whole ranking was to measure.
-    uint64_t target;
 };
 
 __device__ __forceinline__ uint64_t scan_warp(uint64_t value) {
@@ -52,8 +50,8 @@ __device__ void fill_bins(const Ranking &ranking, uint64_t prefix, uint32_t shif
     __syncthreads();
 }
 
-// Finds the greatest bin at which the sum over it and all greater ones reaches `target`; while that is zero, the
-// ranking says what it is for this total. Returns whether there is such a bin.
+// Finds the greatest bin at which the sum over it and all greater ones reaches `target`; while that is zero,
+// the ranking says what it is for this total. Returns whether there is such a bin.
 template <typename Ranking>
 __device__ bool find_bin(const Ranking &ranking, uint32_t num_bins, uint64_t &target, CutoffMemory &memory) {
     const uint32_t lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
@@ -70,10 +68,7 @@ __device__ bool find_bin(const Ranking &ranking, uint32_t num_bins, uint64_t &ta
     const uint64_t warps = scan_warp(memory.warps[lane]);
     const uint64_t total = __shfl_sync(ALL_LANES, warps, WARP - 1);
     const uint64_t before = __shfl_sync(ALL_LANES, warps, warp - 1);
-    if (target == 0) {
-        target = ranking.target(total);
-        if (threadIdx.x == 0) memory.target = target;
-    }
+    if (target == 0) target = ranking.target(total);
     uint64_t above = through - sum + (warp == 0 ? 0 : before);
 #pragma unroll
     for (uint32_t j = 0; j < CutoffMemory::BINS_PER_THREAD; j++) {
@@ -88,25 +83,30 @@ __device__ bool find_bin(const Ranking &ranking, uint32_t num_bins, uint64_t &ta
     return total >= target;
 }
 
-// The rank from which on all are kept, if the greatest are kept until they measure `ranking.target(total)`;
-// `ranking.low` if they never do. Those of one rank are kept or left together.
+// Ranks from `least` on are kept; those of that rank itself must measure `needed`.
+struct Cut {
+    uint64_t least, needed;
+};
+
+// Where to cut if the greatest ranks are kept until they measure `ranking.target(total)`; at `ranking.low` if
+// they never do. Those of one rank are kept or left together.
 //
-// A ranking has `len` members with ranks from `low`, at least 1, to `high`; whose rank is lower takes no part. A
-// thread loads `AT_ONCE` of them before it waits for one. `rank(i)` and what it measures, `measure(i)`, are integers:
-// the order of additions does not matter.
-template <typename Ranking> __device__ uint64_t cutoff(const Ranking &ranking, CutoffMemory &memory) {
+// A ranking has `len` members with ranks from `low`, at least 1, to `high`; whose rank is lower takes no
+// part. A thread loads `AT_ONCE` of them before it waits for one. `rank(i)` and what it measures,
+// `measure(i)`, are integers: the order of additions does not matter. `suffices(excess)` says whether so much
+// more than wanted may be kept as well.
+template <typename Ranking> __device__ Cut cutoff(const Ranking &ranking, CutoffMemory &memory) {
     uint32_t shift = 64 - __clzll(ranking.low ^ ranking.high);
     uint64_t prefix = ranking.high >> shift, target = 0;
     while (shift > 0) {
         const uint32_t width = min(shift, CutoffMemory::DIGIT_BITS);
         shift -= width;
         fill_bins(ranking, prefix, shift, width, memory);
-        if (!find_bin(ranking, 1u << width, target, memory)) return ranking.low;
+        if (!find_bin(ranking, 1u << width, target, memory)) return {ranking.low, 0};
         prefix = prefix << width | memory.digit;
         target -= memory.above;
-        // All that the bin holds is kept: what the lower digits are does not matter.
-        if (memory.measure == target) break;
+        if (ranking.suffices(memory.measure - target)) break;
     }
-    const uint64_t found = prefix << shift;
-    return found > ranking.low ? found : ranking.low;
+    const uint64_t least = prefix << shift;
+    return {least > ranking.low ? least : ranking.low, target};
 }

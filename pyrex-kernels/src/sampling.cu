@@ -1,24 +1,27 @@
 // Chooses a token for each row of logits in three launches, whatever the rows ask for:
 //
-// survey  many blocks a row: the greatest logit of each group of 32 tokens, and each chunk's mass if that is needed.
-// choose  a block a row: the greatest; or a draw from at most `MOST` tokens; or which may be drawn, if they are more.
+// survey  many blocks a row: the greatest logit of each group of 32 tokens, and each chunk's mass if needed.
+// choose  a block a row: the greatest; or a draw from at most `MOST` tokens; or which are left, if more are.
 // race    many blocks a row: the draw from more.
 //
-// The k greatest logits lie in the k groups whose greatest are greatest: so little of a row is looked at again.
+// The k greatest logits lie in the k groups whose greatest are greatest: so little of a row is looked at
+// again.
 #include "sampling_few.cuh"
 
 constexpr uint32_t CHUNK_LEN = 2048;
 constexpr uint32_t CHUNK_THREADS = 256;
 // Tokens of a chunk that one thread looks at.
 constexpr uint32_t PER_THREAD = CHUNK_LEN / CHUNK_THREADS;
+// A nucleus without top-k is looked for among so many tokens first, for it hardly ever has more.
+constexpr uint32_t FIRST_TRY = 256;
 
 // What may be drawn from in `race`.
 struct Field {
     // Ranks from here on pass top-k.
     uint64_t least_rank;
-    // A token of this weight passes top-p if it ranks at least so high among its equals, see `place`.
-    double edge;
+    // Places from here on pass top-p.
     uint64_t least_place;
+    Edge edge;
     float greatest;
     uint32_t is_open;
     uint32_t num_done;
@@ -112,34 +115,83 @@ __device__ double total_mass(const Scratch &scratch, const Weights &weights, Wor
     return reduce_block(mass, 0.0, Sum(), shared.masses);
 }
 
-// What may be drawn from, where that is more than `MOST` tokens.
+// The keys that weigh what `key` weighs: usually that one alone, but at a high temperature different logits
+// round to the same weight. Steps away from it grow while they stay on the edge, and halve once one has left
+// it.
+template <typename T>
+__device__ Edge edge_at(uint32_t key, uint32_t greatest_key, const Weights &weights) {
+    const double weight = weights(Logits<T>::value(key));
+    uint32_t ends[2] = {key, key};
+#pragma unroll 1
+    for (uint32_t side = 0; side < 2; side++) {
+        // How far the last one is that is on the edge, and the first that is not.
+        uint32_t on = 0, off = side == 0 ? key - Logits<T>::MINUS_INFINITY : greatest_key - key + 1, step = 1;
+        while (off - on > 1) {
+            step = min(step, (off - on) / 2);
+            const uint32_t next = side == 0 ? key - on - step : key + on + step;
+            if (weights(Logits<T>::value(next)) == weight) {
+                on += step;
+                step *= 2;
+            } else {
+                off = on + step;
+            }
+        }
+        if (side == 0) ends[0] = key - on;
+        else ends[1] = key + on;
+    }
+    return {ends[0], ends[1]};
+}
+
+// How many keys are in `(key, edge.high_key]`, of those that top-k leaves.
+template <typename T>
+__device__ uint64_t num_between(uint32_t key, const Nucleus<T> &nucleus, const Edge &edge,
+                                Workspace &shared) {
+    if (edge.high_key == key) return 0;
+    uint64_t num = 0;
+    for (uint32_t i = threadIdx.x; i < nucleus.len; i += blockDim.x) {
+        const uint64_t other = nucleus.rank(i);
+        num += other > key && other <= edge.high_key;
+    }
+    return reduce_block(num, uint64_t(0), Sum(), shared.ranks);
+}
+
+// Which tokens pass top-p, if they pass what `field` says already.
+template <typename T>
+__device__ void keep_nucleus(const Logits<T> &logits, const Scratch &scratch, uint32_t greatest_key,
+                             const Parameters &wanted, Field &field, Workspace &shared) {
+    const Order order(logits.len);
+    const Weights weights(wanted.temperature, field.greatest);
+    const double scale = scalbn(1.0, 61 - ilogb(total_mass<T>(scratch, weights, shared)));
+    const Nucleus<T> nucleus = {logits,           weights, logits.len,   order,
+                                field.least_rank, scale,   wanted.top_p, Logits<T>::MINUS_INFINITY,
+                                greatest_key};
+    const Cut cut = cutoff(nucleus, shared.cutoff);
+    const uint32_t key = uint32_t(cut.least);
+    field.edge = edge_at<T>(key, greatest_key, weights);
+    const uint64_t each = nucleus.scaled(key);
+    const uint64_t num = num_between(key, nucleus, field.edge, shared) + (cut.needed + each - 1) / each;
+    const FirstOnEdge<T> first = {logits, field.edge,       logits.len,      num,
+                                  order,  field.least_rank, order.lowest(1), order.highest(1)};
+    field.least_place = cutoff(first, shared.cutoff).least;
+}
+
+// What may be drawn from, where that may be more than `MOST` tokens.
 template <typename T>
 __device__ Field open_field(const Logits<T> &logits, const Scratch &scratch, uint32_t greatest_key,
                             const Parameters &wanted, Workspace &shared) {
-    const Order order(logits.len);
-    const float greatest = logits.value(greatest_key);
-    Field field = {1, -1.0, 1, greatest, 1, 0, 0};
+    Field field = {1, 1, {0, 0}, logits.value(greatest_key), 1, 0, 0};
     if (wanted.top_k != 0) {
+        const Order order(logits.len);
         const uint64_t high = order.highest(greatest_key);
         const GreatestLogits<T> tokens = {logits, nullptr, logits.len, wanted.top_k, order, 1, high};
-        field.least_rank = cutoff(tokens, shared.cutoff);
+        field.least_rank = cutoff(tokens, shared.cutoff).least;
     }
-    if (wanted.top_p < 1.0) {
-        const Weights weights(wanted.temperature, greatest);
-        const double mass = total_mass<T>(scratch, weights, shared);
-        const double scale = scalbn(1.0, 61 - ilogb(mass));
-        const Masses<T> masses = {logits, weights, order, field.least_rank, scale};
-        const uint32_t low = Logits<T>::MINUS_INFINITY;
-        const NucleusByLogit<T> by_logit = {masses, logits.len, wanted.top_p, low, greatest_key};
-        field.edge = weights(logits.value(uint32_t(cutoff(by_logit, shared.cutoff))));
-        const uint64_t needed = shared.cutoff.target;
-        const NucleusByPlace<T> by_place = {masses, logits.len, field.edge, needed, 1, order.lowest(2)};
-        field.least_place = cutoff(by_place, shared.cutoff);
-    }
+    if (wanted.top_p < 1.0) keep_nucleus(logits, scratch, greatest_key, wanted, field, shared);
     return field;
 }
 
-// Draws from at most `MOST` tokens. Returns `NO_TOKEN` if the nucleus may have more of them.
+// Draws from as many tokens as top-k leaves, at most `MOST`, or from a nucleus if `FIRST_TRY` tokens hold it;
+// returns `NO_TOKEN` if they do not.
 template <typename T>
 __device__ uint32_t draw_from_few(const Logits<T> &logits, const Scratch &scratch, uint64_t greatest_group,
                                   const Parameters &wanted, uint32_t position, Workspace &shared) {
@@ -147,23 +199,24 @@ __device__ uint32_t draw_from_few(const Logits<T> &logits, const Scratch &scratc
     const Weights weights(wanted.temperature, logits.value(order.key(greatest_group)));
     const bool is_narrow = wanted.is_narrow(MOST);
     const double mass = is_narrow ? -1.0 : total_mass<T>(scratch, weights, shared);
-    const uint32_t k = is_narrow ? wanted.top_k : MOST;
-    const GreatestGroups groups = {scratch.group_keys, scratch.num_groups, k, order, 1, greatest_group};
+    const uint32_t k = is_narrow ? wanted.top_k : FIRST_TRY;
+    const GreatestGroups groups = {scratch.group_keys, scratch.num_groups, k,
+                                   min(k, MOST - k),   order,              1, greatest_group};
     uint32_t num = collect(logits, groups, weights, shared);
     if (wanted.top_p < 1.0) {
         sort(num, shared);
         const uint32_t kept = keep_top_p(num, wanted.top_p, mass, shared);
         // Beyond the last one may be others of its weight, with lower ids.
         const bool ends_here = kept != 0 && shared.weights[num - 1] < shared.weights[kept - 1];
-        if (!is_narrow && num == MOST && !ends_here) return NO_TOKEN;
+        if (!is_narrow && num == FIRST_TRY && !ends_here) return NO_TOKEN;
         num = kept != 0 ? kept : num;
     }
     return race_few(num, wanted, position, shared);
 }
 
 template <typename T>
-__device__ void choose(const T *all, const Parameters *parameters, const uint32_t *positions, uint64_t *memory,
-                       uint32_t *ids, uint32_t len, float soft_cap) {
+__device__ void choose(const T *all, const Parameters *parameters, const uint32_t *positions,
+                       uint64_t *memory, uint32_t *ids, uint32_t len, float soft_cap) {
     __shared__ Workspace shared;
     const uint32_t row = blockIdx.x;
     const Logits<T> logits(all, row, len, soft_cap);
@@ -208,8 +261,9 @@ __device__ Runner race_part(const Logits<T> &logits, const Field &field, const P
             const uint32_t id = start + j * CHUNK_THREADS + threadIdx.x;
             const uint32_t key = id < logits.len ? logits.key(id) : 0;
             if (key == 0 || order.rank(key, id) < field.least_rank) continue;
+            if (field.edge.place(key, id, order) < field.least_place) continue;
             const double weight = weights(logits.value(key));
-            if (weight < wanted.min_p || place(weight, field.edge, id, order) < field.least_place) continue;
+            if (weight < wanted.min_p) continue;
             winner = First()(winner, run(wanted, position, id, weight));
         }
     }
@@ -217,8 +271,8 @@ __device__ Runner race_part(const Logits<T> &logits, const Field &field, const P
 }
 
 template <typename T>
-__device__ void race(const T *all, const Parameters *parameters, const uint32_t *positions, uint64_t *memory,
-                     uint32_t *ids, uint32_t len, float soft_cap) {
+__device__ void race(const T *all, const Parameters *parameters, const uint32_t *positions,
+                     uint64_t *memory, uint32_t *ids, uint32_t len, float soft_cap) {
     __shared__ Runner runners[WARP];
     __shared__ bool is_last;
     const uint32_t row = blockIdx.y;

@@ -21,8 +21,8 @@ struct Parameters {
     __device__ bool is_narrow(uint32_t most) const { return top_k != 0 && top_k <= most; }
 };
 
-// `[len]`: the logits of a row, capped unless `soft_cap` is zero. Their keys are integers in the same order; zero is
-// what cannot be chosen, NaN and minus infinity. The two zeros are one.
+// `[len]`: the logits of a row, capped unless `soft_cap` is zero. Their keys are integers in the same order;
+// zero is what cannot be chosen, NaN and minus infinity. The two zeros are one.
 template <typename T> struct Logits {
     static constexpr uint32_t KEY_BITS = 8 * sizeof(T);
     // The key that minus infinity would have: all that can be chosen have greater ones.
@@ -115,7 +115,8 @@ template <> __device__ __forceinline__ Runner exchange(Runner runner, uint32_t l
 }
 
 // A token's time is exponentially distributed with its weight as the rate, and depends on no other token.
-__device__ __forceinline__ Runner run(const Parameters &wanted, uint32_t position, uint32_t token_id, double weight) {
+__device__ __forceinline__ Runner run(const Parameters &wanted, uint32_t position, uint32_t token_id,
+                                      double weight) {
     const uint2 random = philox(make_uint4(position, 0, wanted.index, token_id), wanted.seed);
     const uint64_t bits = (uint64_t(random.x) << 32 | random.y) >> 12;
     const double uniform = (double(bits) + 0.5) * 0x1p-52;

@@ -2,10 +2,10 @@
 //!
 //! It is the choice that the CPU's sampler makes, token for token: the same order among equals, the same weights in f64, the same
 //! race with the same random numbers. Three things may round another way: `exp` and `ln` in f64, by an ulp; and sums. Where
-//! top-k leaves at most [`MAX_SORTED`] tokens, or top-p does, their weights are added likeliest first, as the CPU adds them; the
-//! mass that `top_p` is a share of is added in an order of its own, which moves it by at most `V · 2⁻⁵³` of itself, and so are the
-//! weights where more tokens are left. So a choice can differ only where two times of the race, or a sum and the share that it is
-//! to reach, agree to that many digits. A row's choice does not depend on the other rows.
+//! top-k leaves at most [`MAX_SORTED`] tokens, or top-p at most 256 of all, their weights are added likeliest first, as the CPU
+//! adds them; the mass that `top_p` is a share of is added in an order of its own, which moves it by at most `V · 2⁻⁵³` of itself,
+//! and so are the weights where more tokens are left. So a choice can differ only where two times of the race, or a sum and the
+//! share that it is to reach, agree to that many digits. A row's choice does not depend on the other rows.
 
 use crate::buffer::{Buffer, Element};
 use crate::error::{Error, Result};

@@ -18,15 +18,15 @@ struct Workspace {
     Runner runners[WARP];
 };
 
-// Collects as many of the greatest logits as `groups` wants, at most `MOST`, and weighs them. Returns how many there
-// are.
+// Collects as many of the greatest logits as `groups` wants, at most `MOST`, and weighs them. Returns how
+// many there are.
 template <typename T>
 __device__ uint32_t collect(const Logits<T> &logits, const GreatestGroups &groups, const Weights &weights,
                             Workspace &shared) {
     const Order order(logits.len);
     if (threadIdx.x == 0) shared.num_groups = shared.num_tokens = 0;
     __syncthreads();
-    const uint64_t least_group = cutoff(groups, shared.cutoff);
+    const uint64_t least_group = cutoff(groups, shared.cutoff).least;
     for (uint32_t i = threadIdx.x; i < groups.len; i += blockDim.x) {
         if (groups.rank(i) >= least_group) shared.groups[atomicAdd(&shared.num_groups, 1)] = i;
     }
@@ -36,7 +36,7 @@ __device__ uint32_t collect(const Logits<T> &logits, const GreatestGroups &group
     const uint64_t high = order.highest(groups.order.key(groups.high));
     const uint32_t num = shared.num_groups * GROUP_LEN;
     const GreatestLogits<T> tokens = {logits, shared.groups, num, groups.num_wanted, order, low, high};
-    const uint64_t least = cutoff(tokens, shared.cutoff);
+    const uint64_t least = cutoff(tokens, shared.cutoff).least;
     for (uint32_t i = threadIdx.x; i < tokens.len; i += blockDim.x) {
         const uint64_t rank = tokens.rank(i);
         if (rank < least) continue;
@@ -76,9 +76,9 @@ __device__ void sort(uint32_t num, Workspace &shared) {
     }
 }
 
-// Keeps the likeliest of `num` sorted tokens whose likelier ones have less than `top_p` of `mass`, of their own mass
-// if that is below zero. One thread adds, as the CPU does: likeliest first. Returns how many are kept, or zero if all
-// of them do not reach it.
+// Keeps the likeliest of `num` sorted tokens whose likelier ones have less than `top_p` of `mass`, of their
+// own mass if that is below zero. One thread adds, as the CPU does: likeliest first. Returns how many are
+// kept, or zero if all of them do not reach it.
 __device__ uint32_t keep_top_p(uint32_t num, double top_p, double mass, Workspace &shared) {
     if (threadIdx.x == 0) {
         if (mass < 0.0) {
@@ -98,8 +98,8 @@ __device__ uint32_t keep_top_p(uint32_t num, double top_p, double mass, Workspac
 __device__ uint32_t race_few(uint32_t num, const Parameters &wanted, uint32_t position, Workspace &shared) {
     Runner winner;
     if (threadIdx.x < num && shared.weights[threadIdx.x] >= wanted.min_p) {
-        const Runner runner = run(wanted, position, shared.token_ids[threadIdx.x], shared.weights[threadIdx.x]);
-        winner = First()(winner, runner);
+        const uint32_t token_id = shared.token_ids[threadIdx.x];
+        winner = First()(winner, run(wanted, position, token_id, shared.weights[threadIdx.x]));
     }
     return reduce_block(winner, Runner(), First(), shared.runners).token_id;
 }

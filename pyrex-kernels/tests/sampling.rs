@@ -316,7 +316,7 @@ fn what_cannot_be_chosen_never_is() {
 #[test]
 fn no_temperature_is_too_low_or_too_high() {
     // So hot that weights which are not equal round to the same, and ids decide; so cold that all but one are zero.
-    let temperatures = [f32::from_bits(1), 1e-9, 1e-3, 100.0, 1e7, 1e19, f32::MAX];
+    let temperatures = [f32::from_bits(1), 1e-9, 100.0, 1e7, 1e15, 3e16, 1e19, f32::MAX];
     let filters = [(0, 1.0), (0, 0.5), (0, 0.01), (70, 0.5), (1300, 0.7)];
     let choices = temperatures.into_iter().flat_map(|temperature| {
         filters.map(|(top_k, top_p)| Choice { temperature, top_k, top_p, seed: top_k.into(), ..PLAIN })
@@ -380,7 +380,10 @@ fn many_rows_share_the_blocks() {
         if row.is_multiple_of(8) { some[row as usize / 8 % some.len()] } else { Choice::default() }
     };
     let rows: Vec<_> = (0..140).map(|row| (logits(Element::Bf16, 16_500, row), choice(row))).collect();
-    Rows::new(Element::Bf16, rows).check();
+    let rows = Rows::new(Element::Bf16, rows);
+    rows.check();
+    // Whichever block of a row is the last.
+    assert_eq!(rows.try_sample(&Emulated::with_seed(1)).expect("it fits"), rows.sampled());
 }
 
 #[test]
@@ -400,6 +403,25 @@ fn a_whole_vocabulary() {
         let row = logits(element, V, 77).iter().map(|x| round(element, x * scale)).collect();
         Rows::new(element, vec![(row, choice)]).check();
     }
+}
+
+#[test]
+fn a_row_is_read_once_and_little_of_it_again() {
+    const V: usize = 65_536;
+    both(|element| {
+        let queue = Emulated::default();
+        let row = logits(element, V, 9);
+        Rows::new(element, vec![(row, GEMMA)]).try_sample(&queue).expect("it fits");
+        let of = |kernel: &str| queue.report_of(&format!("{kernel}_{}", element.suffix()));
+        let row_sectors = (V * element.size() / 32) as u64;
+        // Beside the logits, each warp reads what the row asks for; what is written is one word for each 32 logits.
+        assert!(of("survey").sectors_read <= row_sectors + 2 * V as u64 / 256, "{:?}", of("survey"));
+        assert_eq!(of("survey").bytes_written, V as u64 / 32 * 4);
+        // What the survey wrote and the logits of at most 128 groups, each once for a pass over them, and little else.
+        let (groups, logits) = (V / 32 * 4 / 32, 128 * 32 * element.size() / 32);
+        assert!(of("choose").sectors_read < (6 * groups + 4 * logits + 100) as u64, "{:?}", of("choose"));
+        assert_eq!(of("race").bytes_written, 0);
+    });
 }
 
 #[test]

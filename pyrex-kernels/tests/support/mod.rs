@@ -16,6 +16,7 @@ pub(crate) struct Emulated {
     device: Device,
     modules: RefCell<HashMap<&'static str, Arc<pyrex_emulator::Module>>>,
     last: Cell<Report>,
+    reports: RefCell<HashMap<String, Report>>,
 }
 
 impl Queue for Emulated {
@@ -36,6 +37,7 @@ impl Queue for Emulated {
         let parameters: Vec<_> =
             launch.arguments().iter().map(|argument| Argument::to_bytes(*argument)).collect();
         self.last.set(self.device.launch(&module, launch.kernel(), shape, &parameters).map_err(fault)?);
+        self.reports.borrow_mut().insert(launch.kernel().to_owned(), self.last.get());
         Ok(())
     }
 
@@ -53,6 +55,11 @@ impl Emulated {
     /// What the last launch did.
     pub(crate) fn report(&self) -> Report {
         self.last.get()
+    }
+
+    /// What the last launch of `kernel` did.
+    pub(crate) fn report_of(&self, kernel: &str) -> Report {
+        *self.reports.borrow().get(kernel).expect("launched")
     }
 
     /// `values` rounded to `element`, on the device.
