@@ -41,7 +41,8 @@ pub struct pyrex_engine_options_t {
     /// Bytes of the cache of keys and values. 0: by `kv_cache_fraction`.
     pub kv_cache_bytes: u64,
     /// The share of the memory, free once the model is loaded, that the cache may take: above 0 and up to 1.
-    /// 0: room for `max_sequences` of the longest length, in up to a quarter of it.
+    /// 0: room for `max_sequences` of the longest length, in up to a quarter of it on the CPU and
+    /// three quarters on a GPU.
     pub kv_cache_fraction: f64,
     /// Anything but 0: a prompt that begins like an earlier one is computed anew.
     pub no_prefix_cache: i32,
@@ -59,6 +60,11 @@ pub struct pyrex_engine_options_t {
     pub log: pyrex_log_fn,
     /// Handed to `log`.
     pub log_data: *mut c_void,
+    /// The dtype of the vision tower's activations: "f32" or "bf16", which is faster on a GPU and less exact. NULL: "f32".
+    pub vision_dtype: *const c_char,
+    /// Where tables lie of which single rows are read, such as the per-layer embeddings: "device", or "host" to spare memory of a
+    /// GPU. NULL: "device".
+    pub tables: *const c_char,
 }
 
 // SAFETY: numbers and pointers, 4-byte fields in pairs.
@@ -78,15 +84,19 @@ pub(crate) struct Opening {
 /// `options` is NULL or points to a struct as the header describes it.
 pub(crate) unsafe fn opening(source: ModelSource, options: *const pyrex_engine_options_t) -> Result<Opening> {
     // SAFETY: the caller's promise.
-    let (given, device, dtype) = unsafe {
-        let given = read_growing(options)?;
-        (given, parsed("device", given.device)?, parsed("dtype", given.dtype)?)
-    };
+    let given = unsafe { read_growing(options)? };
+    // SAFETY: the same: texts that end in 0, or NULL.
+    let [dtype, vision_dtype] =
+        unsafe { [parsed("dtype", given.dtype)?, parsed("vision_dtype", given.vision_dtype)?] };
+    // SAFETY: as above.
+    let (device, tables) = unsafe { (parsed("device", given.device)?, parsed("tables", given.tables)?) };
     let defaults = EngineOptions::new(source);
     let log = Log::new(given.log, given.log_data);
     let options = EngineOptions {
         device: device.unwrap_or_default(),
         dtype,
+        vision_dtype: vision_dtype.unwrap_or(defaults.vision_dtype),
+        tables: tables.unwrap_or(defaults.tables),
         num_threads: some(given.num_threads),
         max_model_len: some(given.max_model_len),
         max_batch_tokens: some(given.max_batch_tokens).unwrap_or(defaults.max_batch_tokens),

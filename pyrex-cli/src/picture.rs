@@ -1,4 +1,4 @@
-//! A made-up picture to measure with, as a BMP file: the simplest there is.
+//! Made-up pictures to measure with, as BMP files: the simplest there are.
 
 use pyrex_core::Part;
 
@@ -20,13 +20,13 @@ pub(crate) fn parse_size(text: &str) -> Result<Picture, String> {
 }
 
 impl Picture {
-    /// The picture as the part of a message.
-    pub(crate) fn to_part(self) -> Part {
-        Part::Image(self.to_bmp().into())
+    /// The picture as the part of a message. Each `variant` looks otherwise, to an engine that remembers what it saw.
+    pub(crate) fn to_part(self, variant: u8) -> Part {
+        Part::Image(self.to_bmp(variant).into())
     }
 
     /// 24 bits per pixel, rows from the bottom up, each padded to four bytes.
-    fn to_bmp(self) -> Vec<u8> {
+    fn to_bmp(self, variant: u8) -> Vec<u8> {
         const HEADER_LEN: u32 = 54;
         let row_len = (self.width * 3).next_multiple_of(4);
         let mut file = Vec::new();
@@ -38,7 +38,7 @@ impl Picture {
         file.extend([1, 0, 24, 0]);
         file.extend([0; 24]);
         for y in 0..self.height {
-            let row = (0..self.width).flat_map(|x| [x as u8, y as u8, (x ^ y) as u8]);
+            let row = (0..self.width).flat_map(|x| [x as u8, y as u8, (x ^ y) as u8 ^ variant]);
             file.extend(row);
             file.resize((HEADER_LEN + row_len * (y + 1)) as usize, 0);
         }
@@ -61,7 +61,7 @@ mod tests {
     #[test]
     fn a_file_is_as_long_as_its_header_says() {
         for (width, height) in [(1, 1), (3, 2), (4, 5), (640, 480)] {
-            let file = Picture { width, height }.to_bmp();
+            let file = Picture { width, height }.to_bmp(0);
             assert_eq!(file[2..6], (file.len() as u32).to_le_bytes(), "{width}x{height}");
         }
     }

@@ -290,6 +290,14 @@ fn bench_measures_made_up_weights() {
     }
 }
 
+#[test]
+fn bench_measures_the_vision_tower_and_not_what_was_remembered_of_it() {
+    let object = bench("--image 64x48 --prompt-tokens 20 --max-tokens 2");
+    let ms = |name: &str| object[name].as_f64().expect("a number");
+    assert!(ms("encode_images_ms") > 0.0 && ms("preprocess_ms") > 0.0, "{object}");
+    assert!(ms("ttft_ms") > ms("encode_images_ms") + ms("prefill_ms"), "{object}");
+}
+
 /// What `bench` measures on the bundled model, as one JSON object.
 fn bench(arguments: &str) -> Value {
     let arguments: Vec<&str> = arguments.split(' ').collect();

@@ -6,7 +6,7 @@ use crate::question::Question;
 use crate::reception::Reception;
 use crate::terms::{optional, required};
 use pyrex_core::{
-    ActivationDtype, DeviceChoice, Engine, EngineOptions, EngineStats, Error, KvCacheSize, Result,
+    ActivationDtype, DeviceChoice, Engine, EngineOptions, EngineStats, Error, KvCacheSize, Result, TablePlace,
 };
 use rustler::{
     Atom, Encoder, Env, LocalPid, Monitor, NifMap, NifResult, OwnedEnv, Resource, ResourceArc, Term,
@@ -226,10 +226,17 @@ pub(crate) fn engine_options(
 ) -> std::result::Result<EngineOptions, Refused> {
     let millis = |name: &str| Ok::<_, rustler::Error>(optional(given, name)?.map(Duration::from_millis));
     let device = optional::<String>(given, "device")?.map(|device| device.parse::<DeviceChoice>());
-    let dtype = optional::<String>(given, "dtype")?.map(|dtype| dtype.parse::<ActivationDtype>());
+    let dtype = |name| {
+        Ok::<_, rustler::Error>(
+            optional::<String>(given, name)?.map(|dtype| dtype.parse::<ActivationDtype>()),
+        )
+    };
+    let tables = optional::<String>(given, "tables")?.map(|tables| tables.parse::<TablePlace>());
     Ok(EngineOptions {
         device: device.transpose()?.unwrap_or_default(),
-        dtype: dtype.transpose()?,
+        dtype: dtype("dtype")?.transpose()?,
+        vision_dtype: dtype("vision_dtype")?.transpose()?.unwrap_or(defaults.vision_dtype),
+        tables: tables.transpose()?.unwrap_or(defaults.tables),
         num_threads: optional(given, "num_threads")?,
         max_model_len: optional(given, "max_model_len")?,
         max_batch_tokens: optional(given, "max_batch_tokens")?.unwrap_or(defaults.max_batch_tokens),

@@ -111,7 +111,8 @@ static void of_the_engine(const char *model) {
   options.kv_cache_fraction = 0.5;
   options.kv_cache_bytes = 1 << 20;
   open_with(model, &options, &fraction);
-  static const field_t device = ENGINE_FIELD(device, "device"), dtype = ENGINE_FIELD(dtype, "dtype");
+  static const field_t device = ENGINE_FIELD(device, "device"), dtype = ENGINE_FIELD(dtype, "dtype"),
+                       vision_dtype = ENGINE_FIELD(vision_dtype, "dtype"), tables = ENGINE_FIELD(tables, "tables");
   const char *words[] = {"", "gpu", "cuda:-1", "cuda:99999999999999999999", "\xff", "CPU", "f16"};
   for (size_t i = 0; i < COUNT(words); i++) {
     options = blank;
@@ -120,6 +121,12 @@ static void of_the_engine(const char *model) {
     options = blank;
     options.dtype = words[i];
     open_with(model, &options, &dtype);
+    options = blank;
+    options.vision_dtype = words[i];
+    open_with(model, &options, &vision_dtype);
+    options = blank;
+    options.tables = words[i];
+    open_with(model, &options, &tables);
   }
 }
 

@@ -7,6 +7,9 @@ defmodule Pyrex.Options do
     * `:model` (required): the folder of a checkpoint
     * `:device`: `"cpu"`, `"cuda"` or `"cuda:1"`; the CPU unless given
     * `:dtype`: of the activations, `:f32` or `:bf16`; f32 on the CPU and bf16 on CUDA unless given
+    * `:vision_dtype`: of the vision tower's activations, `:f32`, or `:bf16`, which is faster on a GPU and less exact; `:f32`
+    * `:tables`: where tables lie of which single rows are read, such as the per-layer embeddings: `:device`, or `:host` to spare
+      memory of a GPU; `:device`
     * `:num_threads`: that compute; as many as the machine has cores unless given
     * `:max_model_len`: the longest sequence, prompt and answer together; the model's own limit or 8192, whichever is less
     * `:max_batch_tokens`: the most tokens one step computes; 512
@@ -39,6 +42,8 @@ defmodule Pyrex.Options do
     model: {nil, {:either, [:string, {:pair, {:literal, :scripted}, :any}]}},
     device: {nil, :string},
     dtype: {nil, {:one_of, [:f32, :bf16]}},
+    vision_dtype: {nil, {:one_of, [:f32, :bf16]}},
+    tables: {nil, {:one_of, [:device, :host]}},
     num_threads: {nil, {:integer, 1, 1024}},
     max_model_len: {nil, {:integer, 1, @u32}},
     max_batch_tokens: {nil, {:integer, 1, 1_048_576}},
@@ -79,6 +84,8 @@ defmodule Pyrex.Options do
           model: String.t() | {:scripted, map},
           device: nil | String.t(),
           dtype: nil | :f32 | :bf16,
+          vision_dtype: nil | :f32 | :bf16,
+          tables: nil | :device | :host,
           num_threads: nil | pos_integer,
           max_model_len: nil | pos_integer,
           max_batch_tokens: nil | pos_integer,
@@ -144,10 +151,13 @@ defmodule Pyrex.Options do
   @spec to_native(t) :: map
   def to_native(%__MODULE__{} = options) do
     native = Map.take(options, Keyword.keys(@native))
-    dtype = options.dtype && Atom.to_string(options.dtype)
     model = if is_binary(options.model), do: options.model
-    %{native | model: model, dtype: dtype, kv_cache: kv_cache(options.kv_cache)}
+    words = for name <- [:dtype, :vision_dtype, :tables], into: %{}, do: {name, word(native[name])}
+    Map.merge(%{native | model: model, kv_cache: kv_cache(options.kv_cache)}, words)
   end
+
+  defp word(nil), do: nil
+  defp word(atom), do: Atom.to_string(atom)
 
   defp kv_cache({:fraction, share}), do: {:fraction, share * 1.0}
   defp kv_cache(other), do: other

@@ -22,6 +22,8 @@ defmodule Pyrex.OptionsTest do
           {:max_waiting, 1.5, "max_waiting is 1.5, expected an integer from 1 to 4294967295"},
           {:prefix_cache, nil, "prefix_cache is nil, expected true or false"},
           {:dtype, :f16, "dtype is :f16, expected :f32 or :bf16"},
+          {:vision_dtype, "bf16", "vision_dtype is \"bf16\", expected :f32 or :bf16"},
+          {:tables, :disk, "tables is :disk, expected :device or :host"},
           {:name, "text", "name is \"text\", expected an atom"},
           {:name, :cluster, "name is :cluster, expected a name"}
         ] do
@@ -44,12 +46,15 @@ defmodule Pyrex.OptionsTest do
   end
 
   test "the native map has every key, and nil for what is not given" do
-    {:ok, options} = Options.new(model: "folder", dtype: :bf16, kv_cache: {:fraction, 1}, name: Other)
+    {:ok, options} =
+      Options.new(model: "folder", dtype: :bf16, tables: :host, kv_cache: {:fraction, 1}, name: Other)
+
     native = Options.to_native(options)
 
     assert %{model: "folder", dtype: "bf16", kv_cache: {:fraction, 1.0}, num_threads: nil, prefix_cache: true} =
              native
 
-    assert map_size(native) == 13
+    assert %{vision_dtype: nil, tables: "host"} = native
+    assert map_size(native) == 15
   end
 end

@@ -1,6 +1,7 @@
 //! One request at a time: loading, the vision tower, prefill, decode, and memory.
 //!
-//! One warm-up request, then [`NUM_RUNS`] of the same; each figure is the median. The answer goes on past stop tokens.
+//! One warm-up request, then [`NUM_RUNS`] like it, each with a picture of its own if there is one; each figure is the median. The
+//! answer goes on past stop tokens, and from its first token to its last counts what the clock says, whoever was waited for.
 //! After each run the machine's memory is read for a moment: decoding is bound by reading weights, and how fast memory is
 //! changes with whatever else the machine does.
 
@@ -8,7 +9,9 @@ use super::machine::peak_rss_bytes;
 use super::{Arguments, IMAGE_ROOM, NUM_RUNS, Setup, answer_of, median, open, room_for, with_head};
 use crate::fail::Failure;
 use crate::made_up::made_up_ids;
-use pyrex_core::{Chat, Completion, EncodedPrompt, Engine, MemoryReader, Message, Prompt, Request, describe};
+use pyrex_core::{
+    Chat, EncodedPrompt, Engine, MemoryReader, Message, Prompt, Request, Timings, Usage, describe,
+};
 use serde_json::{Value, json};
 use std::io::{Write, stdout};
 use std::time::Instant;
@@ -36,40 +39,39 @@ struct Figures {
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let max_model_len = room_for(arguments.prompt_tokens + arguments.max_tokens + IMAGE_ROOM);
     let engine = open(arguments, Setup { max_model_len, ..Setup::default() })?;
-    let (preprocess_ms, prompt) = prompt(&engine, arguments)?;
-    let measure = || -> Result<Completion, Failure> {
-        let request = Request::new(prompt.clone()).with_sampling(answer_of(arguments.max_tokens));
-        Ok(engine.submit(request)?.wait()?)
-    };
-    measure()?;
+    measure(&engine, arguments, 0)?;
     let peak_rss_bytes = peak_rss_bytes();
     let reader = MemoryReader::new(arguments.threads.num_threads);
     let (mut runs, mut reads) = (Vec::new(), Vec::new());
-    for _ in 0..NUM_RUNS {
-        runs.push(measure()?);
+    for run in 1..=NUM_RUNS as u8 {
+        runs.push(measure(&engine, arguments, run)?);
         reads.push(reader.bytes_per_s());
     }
     let decode_bytes = describe(&arguments.model.source()?)?.decode_bytes;
-    let figures = Figures {
-        preprocess_ms,
-        peak_rss_bytes,
-        decode_bytes,
-        read_bytes_per_s: median(reads),
-        ..medians(&runs)
-    };
+    let figures = Figures { peak_rss_bytes, decode_bytes, read_bytes_per_s: median(reads), ..medians(&runs) };
     match arguments.json {
         true => Ok(writeln!(stdout(), "{}", as_json(arguments, &figures))?),
         false => print(&figures),
     }
 }
 
+/// One answer: what it took, and how long it was.
+fn measure(engine: &Engine, arguments: &Arguments, variant: u8) -> Result<(Timings, Usage), Failure> {
+    let (preprocess_ms, prompt) = prompt(engine, arguments, variant)?;
+    let request = Request::new(prompt).with_sampling(answer_of(arguments.max_tokens));
+    let submitted = Instant::now();
+    let completion = engine.submit(request)?.wait()?;
+    let decode_ms = submitted.elapsed().as_secs_f64() * 1e3 - completion.timings.ttft_ms;
+    Ok((Timings { preprocess_ms, decode_ms, ..completion.timings }, completion.usage))
+}
+
 /// The picture if there is one, then ordinary ids up to the length asked for; and how long that took.
-fn prompt(engine: &Engine, arguments: &Arguments) -> Result<(f64, EncodedPrompt), Failure> {
+fn prompt(engine: &Engine, arguments: &Arguments, variant: u8) -> Result<(f64, EncodedPrompt), Failure> {
     let started = Instant::now();
     let mut encoded = match &arguments.image {
         None => EncodedPrompt::default(),
         Some(picture) => {
-            let message = Message::parts("user", vec![picture.to_part()]);
+            let message = Message::parts("user", vec![picture.to_part(variant)]);
             engine.encode(&Prompt::Chat(Chat::new(vec![message])))?
         }
     };
@@ -79,16 +81,16 @@ fn prompt(engine: &Engine, arguments: &Arguments) -> Result<(f64, EncodedPrompt)
     Ok((preprocess_ms, encoded))
 }
 
-/// The medians of what the engine measures itself.
-fn medians(runs: &[Completion]) -> Figures {
-    let of = |figure: fn(&Completion) -> f64| median(runs.iter().map(figure).collect());
-    let usage = runs[0].usage;
+fn medians(runs: &[(Timings, Usage)]) -> Figures {
+    let of = |figure: fn(&Timings) -> f64| median(runs.iter().map(|(timings, _)| figure(timings)).collect());
+    let (_, usage) = runs[0];
     Figures {
-        load_ms: of(|run| run.timings.load_ms),
-        encode_images_ms: of(|run| run.timings.encode_images_ms),
-        prefill_ms: of(|run| run.timings.prefill_ms),
-        decode_ms: of(|run| run.timings.decode_ms),
-        ttft_ms: of(|run| run.timings.ttft_ms),
+        load_ms: of(|run| run.load_ms),
+        preprocess_ms: of(|run| run.preprocess_ms),
+        encode_images_ms: of(|run| run.encode_images_ms),
+        prefill_ms: of(|run| run.prefill_ms),
+        decode_ms: of(|run| run.decode_ms),
+        ttft_ms: of(|run| run.ttft_ms),
         prompt_tokens: usage.prompt_tokens,
         image_tokens: usage.image_tokens,
         completion_tokens: usage.completion_tokens,

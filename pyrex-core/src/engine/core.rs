@@ -3,7 +3,7 @@
 use super::event::Event;
 use super::live::{Choice, Live};
 use super::lobby::Lobby;
-use super::runner::{Launched, Logits, Part, Runner};
+use super::runner::{Encoding, Launched, Logits, Part, Runner};
 use super::sampler::Sampled;
 use super::stats::{Board, EngineStats, Meter, StepTimes};
 use super::{elapsed_ms, panic_message};
@@ -37,6 +37,7 @@ pub(crate) struct Arrival {
 pub(super) struct Flight {
     plan: Plan,
     launched: Launched,
+    encoding: Option<Encoding>,
     started: Instant,
     times: StepTimes,
 }
@@ -158,9 +159,9 @@ impl EngineCore {
         match launched {
             None => {}
             Some(Err(error)) => self.give_up(&plan, error),
-            Some(Ok(launched)) => {
+            Some(Ok((launched, encoding))) => {
                 self.scheduler.commit(&plan);
-                let flight = Flight { plan, launched, started, times };
+                let flight = Flight { plan, launched, encoding, started, times };
                 match flight.launched {
                     Launched::Drawn(_) => self.let_fly(flight),
                     Launched::Logits(_) => self.land(flight),
@@ -185,7 +186,7 @@ impl EngineCore {
 
     /// Waits for a step, samples what it left to the host, and delivers its tokens.
     fn land(&mut self, flight: Flight) {
-        let Flight { plan, launched, started, mut times } = flight;
+        let Flight { plan, launched, encoding, started, mut times } = flight;
         let waiting = Instant::now();
         let chosen = match launched {
             Launched::Logits(logits) => Chosen::Logits(logits),
@@ -195,6 +196,11 @@ impl EngineCore {
             },
         };
         times.forward_ms += elapsed_ms(waiting);
+        if let Some(encoding) = encoding
+            && let Err(error) = self.note_encoding(&encoding, &mut times)
+        {
+            return self.fail_all(&plan, &error);
+        }
         self.note_forward(&plan, times.forward_ms);
         let sampling = Instant::now();
         let sampled = self.sample(&plan, &chosen);
@@ -218,21 +224,26 @@ impl EngineCore {
     }
 
     /// The device's part of a step, launched.
-    fn launch(&mut self, plan: &Plan, times: &mut StepTimes) -> Result<Launched> {
+    fn launch(&mut self, plan: &Plan, times: &mut StepTimes) -> Result<(Launched, Option<Encoding>)> {
         let _spans = self.begin(plan);
         let parts = parts(plan, &self.live, &self.scheduler)?;
-        let encoding = Instant::now();
+        let launching = Instant::now();
         let features = self.runner.encode_images(&parts)?;
-        times.encode_images_ms = elapsed_ms(encoding);
-        let running = Instant::now();
         let launched = self.runner.launch(&parts, &features)?;
-        times.forward_ms = elapsed_ms(running);
-        for (request, live) in &mut self.live {
-            if features.encoded_for.iter().any(|id| id.request == *request) {
+        times.forward_ms = elapsed_ms(launching);
+        Ok((launched, features.encoding))
+    }
+
+    /// The vision tower's part of the time of a step that is over; the rest is the decoder's.
+    fn note_encoding(&mut self, encoding: &Encoding, times: &mut StepTimes) -> Result<()> {
+        times.encode_images_ms = encoding.interval.ms()?;
+        times.forward_ms = (times.forward_ms - times.encode_images_ms).max(0.0);
+        for id in &encoding.sequences {
+            if let Some(live) = self.live.get_mut(&id.request) {
                 live.timings.encode_images_ms += times.encode_images_ms;
             }
         }
-        Ok(launched)
+        Ok(())
     }
 
     fn note_forward(&mut self, plan: &Plan, forward_ms: f64) {

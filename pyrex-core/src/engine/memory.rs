@@ -42,8 +42,9 @@ pub(crate) fn cache(
         }
         KvCacheSize::Auto => {
             let all = sizes.bytes_per_sequence() * config.max_sequences as f64;
-            let free = ops::free_bytes(&spec.device).map_or(f64::INFINITY, |bytes| bytes as f64 / 4.0);
-            all.min(free).max(sizes.bytes_per_sequence())
+            let share = if spec.device.is_cpu() { 0.25 } else { 0.75 };
+            let most = ops::free_bytes(&spec.device).map_or(f64::INFINITY, |bytes| bytes as f64 * share);
+            all.min(most).max(sizes.bytes_per_sequence())
         }
     };
     let num_sequences = budget / sizes.bytes_per_sequence();

@@ -46,7 +46,8 @@ pub enum ActivationDtype {
 /// How large the cache of keys and values is. Blocks that were never used take no memory on the CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum KvCacheSize {
-    /// Room for `max_sequences` of the longest length, in up to a quarter of the free memory; for one in any case.
+    /// Room for `max_sequences` of the longest length, in up to a quarter of the free memory on the CPU and three quarters
+    /// on a GPU; for one in any case.
     #[default]
     Auto,
     /// So many bytes.

@@ -10,6 +10,7 @@ use crate::kv::KvPool;
 use crate::models::Model;
 use crate::ops::recording::can_record;
 use crate::ops::sampling::{Draw, DrawTable, IdReader, PendingIds, can_draw};
+use crate::ops::timer::{Interval, Timer};
 use crate::prompt::Patches;
 use crate::schedule::{Digest, PlannedChunk, Sequence, SequenceId};
 use crate::trace::{Origin, Tap};
@@ -50,8 +51,16 @@ pub(crate) struct Part<'a> {
 #[derive(Default)]
 pub(crate) struct Features {
     by_digest: HashMap<Digest, Tensor>,
-    /// Whose images had to be encoded.
-    pub(crate) encoded_for: Vec<SequenceId>,
+    /// How they were made, if not all were known.
+    pub(crate) encoding: Option<Encoding>,
+}
+
+/// A run of the vision tower.
+pub(crate) struct Encoding {
+    /// Whose images they were.
+    pub(crate) sequences: Vec<SequenceId>,
+    /// How long it takes.
+    pub(crate) interval: Interval,
 }
 
 /// What a step is to leave for the sequences that it brings to their ends, in their order.
@@ -131,7 +140,7 @@ impl Runner {
     pub(crate) fn encode_images(&mut self, parts: &[Part<'_>]) -> Result<Features> {
         let mut features = Features::default();
         let mut missing: Vec<(Digest, &Patches, usize)> = Vec::new();
-        let (mut rows, mut spans) = (Vec::new(), Vec::new());
+        let (mut rows, mut spans, mut sequences) = (Vec::new(), Vec::new(), Vec::new());
         for part in parts {
             for (image, patches) in part.images_inside() {
                 let digest = image.digest;
@@ -145,7 +154,7 @@ impl Runner {
                     None => {
                         missing.push((digest, patches, image.tokens.len()));
                         rows.push((part.control, image.tokens.len()));
-                        features.encoded_for.push(part.sequence.id);
+                        sequences.push(part.sequence.id);
                         spans.push(tracing::debug_span!(parent: part.span, "encode", num_tokens = image.tokens.len()));
                     }
                 }
@@ -155,6 +164,7 @@ impl Runner {
             return Ok(features);
         }
         let patches: Vec<&Patches> = missing.iter().map(|(_, patches, _)| *patches).collect();
+        let timer = Timer::start(self.device())?;
         let batch = self.model.image_batch(&patches)?;
         let all = self.model.encode_images(&batch, &mut WhileWanted(rows))?;
         let (found, expected) = (all.dim(0)?, missing.iter().map(|(.., len)| len).sum::<usize>());
@@ -171,6 +181,7 @@ impl Runner {
             features.by_digest.insert(digest, of_image);
             start += len;
         }
+        features.encoding = Some(Encoding { sequences, interval: timer.stop()? });
         Ok(features)
     }
 

@@ -22,6 +22,7 @@ pub mod rope;
 pub mod sampling;
 pub mod simd;
 pub mod threads;
+pub mod timer;
 
 pub use matrix::Matrix;
 

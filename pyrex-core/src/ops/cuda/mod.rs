@@ -12,9 +12,11 @@ pub(super) mod products;
 pub(super) mod recording;
 pub(super) mod rows;
 pub(super) mod sampling;
+mod timer;
 
 pub(super) use device::{free_bytes, open};
 pub(super) use place::{Place, pinned_buffer};
+pub(super) use timer::{Interval, Timer};
 
 use crate::error::{Error, Result};
 use candle_core::backend::BackendStorage;
