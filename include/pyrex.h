@@ -277,11 +277,11 @@ typedef struct {
    */
   uint64_t max_model_len;
   /**
-   * The most tokens one step computes; a longer prompt is cut into chunks. 0: 512.
+   * The most tokens one step computes; a longer prompt is cut into chunks. 0: 512 on the CPU and 2048 on CUDA.
    */
   uint64_t max_batch_tokens;
   /**
-   * The most sequences one step computes; later ones wait. 0: 16.
+   * The most sequences one step computes; later ones wait. 0: 16 on the CPU and 64 on CUDA.
    */
   uint64_t max_sequences;
   /**
@@ -298,7 +298,8 @@ typedef struct {
   uint64_t kv_cache_bytes;
   /**
    * The share of the memory, free once the model is loaded, that the cache may take: above 0 and up to 1.
-   * 0: room for `max_sequences` of the longest length, in up to a quarter of it.
+   * 0: room for `max_sequences` of the longest length, in up to a quarter of it on the CPU and
+   * three quarters on a GPU.
    */
   double kv_cache_fraction;
   /**
@@ -333,6 +334,15 @@ typedef struct {
    * Handed to `log`.
    */
   void *log_data;
+  /**
+   * The dtype of the vision tower's activations: "f32" or "bf16", which is faster on a GPU and less exact. NULL: "f32".
+   */
+  const char *vision_dtype;
+  /**
+   * Where tables lie of which single rows are read, such as the per-layer embeddings: "device", or "host" to spare memory of a
+   * GPU. NULL: "device".
+   */
+  const char *tables;
 } pyrex_engine_options_t;
 
 /**

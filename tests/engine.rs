@@ -128,7 +128,7 @@ fn prefill_feeds_each_position_once_in_order_whatever_the_chunk() {
     let prompt = "a prompt that is longer than two blocks of the cache";
     for max_batch_tokens in [1, 2, 3, 7, 15, 16, 17, 31, 32, 33, 51, 52, 53, 512] {
         let (script, keeper) = gated(Script::of(&[(prompt, "yes")]));
-        let engine = open_with(script, |options| options.max_batch_tokens = max_batch_tokens);
+        let engine = open_with(script, |options| options.max_batch_tokens = Some(max_batch_tokens));
         let handle = submit(&engine, text(prompt));
         let mut positions = Vec::new();
         while positions.len() < prompt.len() + 3 {
@@ -168,7 +168,7 @@ fn image_features_land_on_their_rows_whatever_the_chunk() {
         .collect();
     for max_batch_tokens in 1..=num_tokens + 1 {
         let (script, keeper) = gated(Script::of(&[]));
-        let engine = open_with(script, |options| options.max_batch_tokens = max_batch_tokens);
+        let engine = open_with(script, |options| options.max_batch_tokens = Some(max_batch_tokens));
         let handle = submit(&engine, chat());
         let (mut found, mut first) = (Vec::new(), 0);
         while first < num_tokens {
@@ -205,7 +205,7 @@ fn r24_cancel_while_queued() {
 /// Cancels a request that waits in its `n`th forward pass: it ends, nothing more of it is fed, and the next one runs.
 fn check_cancel_at(n: usize, end: impl FnOnce(RequestHandle) -> Option<RequestHandle>) {
     let (script, keeper) = gated(Script::of(&[("prefill", "decode"), ("next", "ok")]));
-    let engine = open_with(script, |options| options.max_batch_tokens = 3);
+    let engine = open_with(script, |options| options.max_batch_tokens = Some(3));
     let handle = submit(&engine, text("prefill"));
     for _ in 0..n {
         keeper.wait().expect("the model is there");
@@ -399,7 +399,7 @@ fn the_same_seed_gives_the_same_tokens_whatever_else_runs() {
     let script = || Script::of(&[("p", "something to say, if nobody interferes")]);
     let tokens = |handle: RequestHandle| handle.wait().expect("the request finishes").token_ids;
     let alone = tokens(sampled(&open(script()), 42, "p"));
-    let engine = open_with(script(), |options| options.max_batch_tokens = 1);
+    let engine = open_with(script(), |options| options.max_batch_tokens = Some(1));
     let others: Vec<_> = (0..5).map(|seed| sampled(&engine, seed, "other")).collect();
     let in_company = sampled(&engine, 42, "p");
     assert_eq!(tokens(in_company), alone);
@@ -433,7 +433,7 @@ fn requests_are_answered_in_the_order_they_came() {
         return;
     }
     let (script, keeper) = gated(Script::of(&[("a", ""), ("b", ""), ("c", "")]));
-    let engine = open_with(script, |options| options.max_sequences = 1);
+    let engine = open_with(script, |options| options.max_sequences = Some(1));
     let handles = ["a", "b", "c"].map(|prompt| submit(&engine, text(prompt)));
     for expected in [b'a', b'b', b'c'] {
         assert_eq!(keeper.wait().expect("the model is there").input_ids, [u32::from(expected)]);
@@ -471,7 +471,7 @@ fn bad_options_are_refused() {
     };
     assert_eq!(refused(|options| options.max_model_len = Some(0)), ErrorKind::InvalidRequest);
     assert_eq!(refused(|options| options.max_model_len = Some(257)), ErrorKind::InvalidRequest);
-    assert_eq!(refused(|options| options.max_batch_tokens = 0), ErrorKind::InvalidRequest);
+    assert_eq!(refused(|options| options.max_batch_tokens = Some(0)), ErrorKind::InvalidRequest);
     assert_eq!(refused(|options| options.num_threads = Some(0)), ErrorKind::InvalidRequest);
 }
 
@@ -488,7 +488,7 @@ fn r05_the_bundled_model_answers_alike_whatever_the_chunk() {
     ];
     let answers = [1, 7, 16, 64, 100, 512].map(|max_batch_tokens| {
         let mut options = EngineOptions::new(shapes);
-        options.max_batch_tokens = max_batch_tokens;
+        options.max_batch_tokens = Some(max_batch_tokens);
         options.max_model_len = Some(256);
         let engine = Engine::open(options).expect("the bundled model opens");
         let chat = Chat::new(vec![Message::parts("user", parts.clone())]);

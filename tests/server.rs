@@ -456,7 +456,7 @@ async fn a_client_that_goes_while_its_answer_is_written_frees_its_blocks_within_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_goes_while_it_waits_leaves_the_queue() {
-    let (site, keeper) = held(|options| options.max_sequences = 1);
+    let (site, keeper) = held(|options| options.max_sequences = Some(1));
     let first = begin(&site, post(CHAT, &chat("ab")));
     keeper.wait().expect("a step of the first");
     let second = begin(&site, post(CHAT, &chat("ab")));
@@ -501,7 +501,7 @@ async fn a_client_that_goes_while_it_is_paused_frees_its_blocks_within_100_ms() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_queue_is_429_with_a_time_to_come_again() {
-    let (site, keeper) = held(|options| (options.max_sequences, options.max_waiting) = (1, 1));
+    let (site, keeper) = held(|options| (options.max_sequences, options.max_waiting) = (Some(1), 1));
     let first = begin(&site, post(CHAT, &chat("ab")));
     keeper.wait().expect("a step of the first");
     let second = begin(&site, post(CHAT, &chat("ab")));

@@ -367,7 +367,7 @@ fn a_client_that_goes_in_prefill_or_decode_frees_its_blocks_in_time() {
 #[test]
 fn a_client_that_goes_while_it_waits_leaves_the_queue_in_time() {
     let (script, keeper) = slow();
-    let engine = open_with(script, |options| options.max_sequences = 1);
+    let engine = open_with(script, |options| options.max_sequences = Some(1));
     let server = serve(&engine, |_| {});
     let mut first = ask(&server, json!({"max_tokens": 200}));
     keeper.wait().expect("a step of the first");

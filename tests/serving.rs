@@ -61,7 +61,7 @@ fn a_step_mixes_decodes_with_chunks_of_prompts_under_the_budget() {
         return;
     }
     let (script, keeper) = gated(Script::of(&[("ab", "xyz"), (LONG, "ok")]));
-    let engine = open_with(script, |options| options.max_batch_tokens = 10);
+    let engine = open_with(script, |options| options.max_batch_tokens = Some(10));
     let first = submit(&engine, text("ab"));
     assert_eq!(fed(&keeper).input_ids, ids("ab"));
     let second = submit_prepared(&engine, text(LONG));
@@ -85,7 +85,7 @@ fn answers_are_the_same_alone_in_company_and_when_blocks_run_out() {
         let engine = open_with(script(), |options| {
             options.max_model_len = Some(96);
             cache_of(options, num_blocks);
-            (options.max_sequences, options.max_batch_tokens) = (max_sequences, max_batch_tokens);
+            (options.max_sequences, options.max_batch_tokens) = (Some(max_sequences), Some(max_batch_tokens));
         });
         let handles: Vec<_> = pairs.iter().map(|(prompt, _)| submit(&engine, text(prompt))).collect();
         for (handle, (prompt, expected)) in handles.into_iter().zip(&pairs) {
@@ -100,7 +100,7 @@ fn answers_are_the_same_alone_in_company_and_when_blocks_run_out() {
 #[test]
 fn a_full_queue_refuses_at_once_and_takes_again() {
     let (script, keeper) = gated(Script::of(&[("p", "q")]));
-    let engine = open_with(script, |options| (options.max_sequences, options.max_waiting) = (1, 2));
+    let engine = open_with(script, |options| (options.max_sequences, options.max_waiting) = (Some(1), 2));
     let running = submit(&engine, text("p"));
     fed(&keeper);
     let (one, two) = (submit(&engine, text("p")), submit(&engine, text("p")));
@@ -124,7 +124,7 @@ fn a_higher_priority_is_served_first_and_takes_the_place_of_a_lower_one() {
         return;
     }
     let (script, keeper) = gated(Script::of(&[("low", "123"), ("later", "4"), ("high", "5")]));
-    let engine = open_with(script, |options| options.max_sequences = 1);
+    let engine = open_with(script, |options| options.max_sequences = Some(1));
     let low = submit(&engine, text("low"));
     assert_eq!(fed(&keeper).input_ids, ids("low"));
     let later = submit_prepared(&engine, text("later"));
@@ -150,7 +150,9 @@ fn r24_a_deadline_ends_a_request_in_every_phase() {
     // While it waits, in a chunk of its prompt, and while it decodes.
     for (num_steps, waiting) in [(0, true), (0, false), (1, false), (4, false)] {
         let (script, keeper) = gated(Script::of(&[("prompt", "answer"), ("p", "q")]));
-        let engine = open_with(script, |options| (options.max_batch_tokens, options.max_sequences) = (3, 1));
+        let engine = open_with(script, |options| {
+            (options.max_batch_tokens, options.max_sequences) = (Some(3), Some(1))
+        });
         let other = waiting.then(|| {
             let other = submit(&engine, text("p"));
             fed(&keeper);
@@ -192,7 +194,8 @@ fn r24_a_slow_reader_pauses_itself_and_nobody_else() {
     let said = "slow ".repeat(20);
     for reader_timeout in [Duration::ZERO, Duration::from_secs(3600)] {
         let engine = open_with(Script::of(&[("slow", &said), ("quick", "quick")]), |options| {
-            (options.max_events, options.max_sequences, options.reader_timeout) = (4, 1, reader_timeout);
+            (options.max_events, options.max_sequences, options.reader_timeout) =
+                (4, Some(1), reader_timeout);
         });
         let mut slow = submit(&engine, text("slow"));
         wait_until("it pauses", || engine.stats().num_paused == 1);
@@ -419,7 +422,7 @@ fn a_chunk_that_is_most_of_its_step_ends_within_a_layer_when_it_is_cancelled() {
 #[test]
 fn draining_answers_what_is_there_and_takes_nothing_new() {
     let (script, keeper) = gated(Script::of(&[("p", "q"), ("r", "s")]));
-    let engine = open_with(script, |options| options.max_sequences = 1);
+    let engine = open_with(script, |options| options.max_sequences = Some(1));
     let handles = ["p", "r"].map(|prompt| submit(&engine, text(prompt)));
     fed(&keeper);
     let drained = thread::scope(|scope| {
@@ -436,7 +439,7 @@ fn draining_answers_what_is_there_and_takes_nothing_new() {
 #[test]
 fn draining_cuts_off_what_takes_too_long() {
     let (script, keeper) = gated(Script::of(&[("p", "q")]));
-    let engine = open_with(script, |options| options.max_sequences = 1);
+    let engine = open_with(script, |options| options.max_sequences = Some(1));
     let handles = [(); 3].map(|()| submit(&engine, text("p")));
     fed(&keeper);
     assert_eq!(engine.drain(Duration::ZERO), 3);
@@ -600,7 +603,7 @@ fn a_thousand_waiting_images_are_not_a_thousand_decoded_ones() {
     let prepared = Arc::new(AtomicUsize::new(0));
     let processor = Arc::new(Counting { inner: processor, prepared: prepared.clone() });
     let model = ModelInput::Loaded(LoadedModel { model, processor });
-    let options = EngineOptions { max_sequences: 4, num_threads: Some(1), ..options(model) };
+    let options = EngineOptions { max_sequences: Some(4), num_threads: Some(1), ..options(model) };
     let engine = Engine::open(options).expect("the model opens");
     let handles: Vec<_> = (0..1000).map(|i| submit(&engine, with_image(i as u8, "what is this?"))).collect();
     fed(&keeper);
@@ -623,7 +626,7 @@ fn a_thousand_waiting_images_are_not_a_thousand_decoded_ones() {
 #[test]
 fn a_cancelled_request_ends_though_it_waits_behind_a_full_room() {
     let (script, keeper) = gated(Script::of(&[("p", "q")]));
-    let engine = open_with(script, |options| options.max_sequences = 1);
+    let engine = open_with(script, |options| options.max_sequences = Some(1));
     let handles: Vec<_> = (0..9).map(|_| submit(&engine, text("p"))).collect();
     fed(&keeper);
     handles[8].cancel();

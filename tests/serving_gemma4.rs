@@ -59,7 +59,7 @@ fn known_bug_06_07_batches_of_any_size_say_what_the_reference_says() {
     for checkpoint in CHECKPOINTS {
         let cases = cases(checkpoint);
         for max_sequences in [1, 4, 16] {
-            let engine = open(checkpoint, |options| options.max_sequences = max_sequences);
+            let engine = open(checkpoint, |options| options.max_sequences = Some(max_sequences));
             check(checkpoint, &engine, &cases, &format!("{max_sequences} at a time"));
         }
     }
@@ -73,7 +73,7 @@ fn known_bug_05_12_chunks_of_any_size_say_what_the_reference_says() {
         for max_batch_tokens in [1, 2, 5, 15, 16, 17, 33, 64, 127, 256, 512] {
             // One token per step is a long way for images: a few will do.
             let cases = if max_batch_tokens < 5 { &cases[..4] } else { &cases[..] };
-            let engine = open(checkpoint, |options| options.max_batch_tokens = max_batch_tokens);
+            let engine = open(checkpoint, |options| options.max_batch_tokens = Some(max_batch_tokens));
             check(checkpoint, &engine, cases, &format!("{max_batch_tokens} tokens per step"));
         }
     }
@@ -85,7 +85,7 @@ fn known_bug_10_23_images_in_company_are_seen_as_alone() {
     for checkpoint in ["shapes", "e2b-like", "e4b-like"] {
         let cases: Vec<Case> = cases(checkpoint).into_iter().filter(|case| case.has_image).collect();
         assert!(cases.len() >= 4);
-        let engine = open(checkpoint, |options| options.max_batch_tokens = 40);
+        let engine = open(checkpoint, |options| options.max_batch_tokens = Some(40));
         check(checkpoint, &engine, &cases, "images");
     }
 }
@@ -156,7 +156,7 @@ fn known_bug_25_a_cache_that_is_too_small_changes_no_token() {
             let engine = open(checkpoint, |options| {
                 let bytes = 1.3 * 512.0 * pyrex_core::engine::kv_bytes_per_token(&spec) as f64;
                 (options.kv_cache, options.prefix_cache) = (KvCacheSize::Bytes(bytes as usize), prefix_cache);
-                options.max_batch_tokens = 64;
+                options.max_batch_tokens = Some(64);
             });
             check(checkpoint, &engine, &cases, "a small cache");
         }
@@ -177,8 +177,8 @@ fn the_same_seed_says_the_same_whatever_the_load() {
             };
             submit(engine, cases[index].request.clone().with_sampling(sampling))
         };
-        let alone = open(checkpoint, |options| options.max_sequences = 1);
-        let crowd = open(checkpoint, |options| options.max_batch_tokens = 50);
+        let alone = open(checkpoint, |options| options.max_sequences = Some(1));
+        let crowd = open(checkpoint, |options| options.max_batch_tokens = Some(50));
         let indices = 0..cases.len().min(12);
         let handles: Vec<_> = indices.clone().map(|index| sampled(&crowd, index)).collect();
         for (index, handle) in indices.zip(handles) {

@@ -90,7 +90,7 @@ fn known_bug_20_ten_thousand_random_requests_leave_nothing_behind() {
     let engine = open_with(script, |options| {
         options.max_model_len = Some(128);
         // About three sequences of the longest length, for sixteen that may run.
-        (options.kv_cache, options.max_batch_tokens) = (KvCacheSize::Bytes(3 * 128 * 16), 40);
+        (options.kv_cache, options.max_batch_tokens) = (KvCacheSize::Bytes(3 * 128 * 16), Some(40));
         (options.max_events, options.reader_timeout, options.max_waiting) = (8, Duration::from_millis(1), 50);
     });
     let (mut random, mut held) = (Random(11), Vec::new());

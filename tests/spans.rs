@@ -50,7 +50,7 @@ fn check(names: &Names, subscriber: Option<Dispatch>) {
     let prompt = [vec![IMAGE_ID; IMAGE_TOKENS], vec![u32::from(b'x')]].concat();
     let script = Script { answers: [(prompt, vec![97, 98])].into(), ..Script::of(&[]) };
     let engine = open_with(script, |options| {
-        (options.max_batch_tokens, options.subscriber) = (3, subscriber);
+        (options.max_batch_tokens, options.subscriber) = (Some(3), subscriber);
     });
     let parts = vec![image(7), Part::Text("x".into())];
     let chat = Chat::new(vec![Message::parts("user", parts)]);

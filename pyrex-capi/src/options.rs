@@ -30,9 +30,9 @@ pub struct pyrex_engine_options_t {
     pub num_threads: u64,
     /// The longest sequence, prompt and answer together, in tokens. 0: the model's own limit or 8192, whichever is less.
     pub max_model_len: u64,
-    /// The most tokens one step computes; a longer prompt is cut into chunks. 0: 512.
+    /// The most tokens one step computes; a longer prompt is cut into chunks. 0: 512 on the CPU and 2048 on CUDA.
     pub max_batch_tokens: u64,
-    /// The most sequences one step computes; later ones wait. 0: 16.
+    /// The most sequences one step computes; later ones wait. 0: 16 on the CPU and 64 on CUDA.
     pub max_sequences: u64,
     /// The most requests that wait; one more is refused with PYREX_OVERLOADED. 0: 1024.
     pub max_waiting: u64,
@@ -99,8 +99,8 @@ pub(crate) unsafe fn opening(source: ModelSource, options: *const pyrex_engine_o
         tables: tables.unwrap_or(defaults.tables),
         num_threads: some(given.num_threads),
         max_model_len: some(given.max_model_len),
-        max_batch_tokens: some(given.max_batch_tokens).unwrap_or(defaults.max_batch_tokens),
-        max_sequences: some(given.max_sequences).unwrap_or(defaults.max_sequences),
+        max_batch_tokens: some(given.max_batch_tokens),
+        max_sequences: some(given.max_sequences),
         max_waiting: some(given.max_waiting).unwrap_or(defaults.max_waiting),
         max_events: some(given.max_events).unwrap_or(defaults.max_events),
         kv_cache: kv_cache(&given)?,

@@ -83,7 +83,7 @@ fn events_say_in_c_what_they_say_in_rust() {
 #[test]
 fn a_request_is_cancelled_wherever_it_is() {
     let (script, keeper) = gated(Script::of(&[("first", "abcdef"), ("second", "abcdef")]));
-    let engine = engine_of(script, |options| options.max_sequences = 1);
+    let engine = engine_of(script, |options| options.max_sequences = Some(1));
     let (first, second) = (submit(engine, "first", &options()), submit(engine, "second", &options()));
     // SAFETY: handles of this test.
     let cancel = |request| unsafe { assert_eq!(pyrex_request_cancel(request), PYREX_OK) };

@@ -101,7 +101,7 @@ impl Question {
 fn scripted() -> Engine {
     let answer = "a".repeat(2 * NUM_TOKENS);
     open_with(Script::of(&[("ask", &answer)]), |options: &mut EngineOptions| {
-        options.max_sequences = NUM_CLIENTS;
+        options.max_sequences = Some(NUM_CLIENTS);
         options.max_model_len = Some(96);
         options.kv_cache = KvCacheSize::Bytes(NUM_CLIENTS * 96 * 16);
     })

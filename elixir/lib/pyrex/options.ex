@@ -12,8 +12,8 @@ defmodule Pyrex.Options do
       memory of a GPU; `:device`
     * `:num_threads`: that compute; as many as the machine has cores unless given
     * `:max_model_len`: the longest sequence, prompt and answer together; the model's own limit or 8192, whichever is less
-    * `:max_batch_tokens`: the most tokens one step computes; 512
-    * `:max_sequences`: the most sequences one step computes; 16
+    * `:max_batch_tokens`: the most tokens one step computes; 512 on the CPU and 2048 on CUDA
+    * `:max_sequences`: the most sequences one step computes; 16 on the CPU and 64 on CUDA
     * `:max_waiting`: the most requests that wait, one more is `:overloaded`; 1024
     * `:max_events`: how many events of one request wait to be read before it pauses; 256
     * `:kv_cache`: `{:bytes, n}` or `{:fraction, f}` of the memory that is free once the model is loaded

@@ -80,7 +80,7 @@ fn open(arguments: &Arguments, setup: Setup) -> Result<Engine, Failure> {
     Ok(Engine::open(EngineOptions {
         load_format: arguments.load_format.format(),
         max_model_len,
-        max_sequences: max_sequences.unwrap_or(EngineOptions::DEFAULT_MAX_SEQUENCES),
+        max_sequences,
         prefix_cache,
         ..arguments.run.engine(arguments.model.source()?, &arguments.threads)
     })?)

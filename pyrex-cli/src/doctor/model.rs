@@ -70,7 +70,7 @@ fn files(source: &ModelSource) -> Vec<Check> {
 
 /// Whether memory is enough for the weights, and for the longest sequence in the cache.
 fn needs(settings: &EngineSettings, model: &ModelDescription, memory: Memory) -> Option<Check> {
-    let (device, options) = (settings.device(), EngineOptions::new(""));
+    let device = settings.device();
     if device != DeviceChoice::Cpu {
         let advice = "give --kv-cache in bytes";
         return Some(Check::warn("fit", format!("how much memory {device} has is not known"), advice));
@@ -86,7 +86,8 @@ fn needs(settings: &EngineSettings, model: &ModelDescription, memory: Memory) ->
         ActivationDtype::Bf16 => 2,
     };
     let sequence = model.kv_elements_per_token as u64 * element * len as u64;
-    let all = sequence.saturating_mul(settings.max_sequences.unwrap_or(options.max_sequences) as u64);
+    let all =
+        sequence.saturating_mul(settings.max_sequences.unwrap_or(device.default_max_sequences()) as u64);
     let cache = match settings.kv_cache.unwrap_or_default().0 {
         KvCacheSize::Auto => all.min((memory.free / 4).max(sequence)),
         KvCacheSize::Bytes(asked) => asked as u64,

@@ -39,10 +39,10 @@ pub(crate) struct EngineSettings {
     /// The longest sequence, prompt and answer together [default: 8192, or the model's own if that is less]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) max_model_len: Option<usize>,
-    /// The most tokens one step computes [default: 512]
+    /// The most tokens one step computes [default: 512 on the CPU, 2048 on CUDA]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) max_batch_tokens: Option<usize>,
-    /// The most sequences one step computes [default: 16]
+    /// The most sequences one step computes [default: 16 on the CPU, 64 on CUDA]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) max_sequences: Option<usize>,
     /// The most requests that wait; one more is told 429 [default: 1024]
@@ -80,19 +80,19 @@ impl EngineSettings {
         }
     }
 
-    /// The defaults that are the same for every model and machine.
-    pub(super) fn defaults() -> Self {
+    /// The defaults that are the same for every model and machine with such a device.
+    pub(super) fn defaults(device: DeviceChoice) -> Self {
         let options = EngineOptions::new("");
         Self {
             model: None,
-            device: Some(options.device),
+            device: Some(device),
             dtype: options.dtype,
             vision_dtype: Some(options.vision_dtype),
             tables: Some(options.tables),
             num_threads: options.num_threads,
             max_model_len: options.max_model_len,
-            max_batch_tokens: Some(options.max_batch_tokens),
-            max_sequences: Some(options.max_sequences),
+            max_batch_tokens: Some(device.default_max_batch_tokens()),
+            max_sequences: Some(device.default_max_sequences()),
             max_waiting: Some(options.max_waiting),
             kv_cache: Some(CacheSize(options.kv_cache)),
             prefix_cache: Some(options.prefix_cache),
@@ -128,8 +128,8 @@ impl EngineSettings {
             tables: self.tables.unwrap_or(defaults.tables),
             num_threads: self.num_threads,
             max_model_len: self.max_model_len,
-            max_batch_tokens: self.max_batch_tokens.unwrap_or(defaults.max_batch_tokens),
-            max_sequences: self.max_sequences.unwrap_or(defaults.max_sequences),
+            max_batch_tokens: self.max_batch_tokens,
+            max_sequences: self.max_sequences,
             max_waiting: self.max_waiting.unwrap_or(defaults.max_waiting),
             kv_cache: self.kv_cache.unwrap_or_default().0,
             prefix_cache: self.prefix_cache.unwrap_or(defaults.prefix_cache),

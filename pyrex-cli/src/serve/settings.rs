@@ -106,7 +106,7 @@ impl Settings {
 
     /// The file that says the same without any flag.
     pub(super) fn to_toml(&self) -> String {
-        let engine = self.engine.clone().or(EngineSettings::defaults());
+        let engine = self.engine.clone().or(EngineSettings::defaults(self.engine.device()));
         let engine = toml::to_string(&engine).expect("numbers and texts are TOML");
         format!("{}\n[engine]\n{engine}", self.config.to_toml())
     }

@@ -113,7 +113,7 @@ impl Engine {
             #[cfg(not(feature = "test-util"))]
             runs_ahead: None,
         };
-        let lobby = Arc::new(Lobby::new(options.max_waiting, options.max_sequences));
+        let lobby = Arc::new(Lobby::new(options.max_waiting, plan.limits.max_sequences));
         let subscriber = options.subscriber.clone();
         let board = Arc::new(Board::new(options.stuck_after));
         let (commands, inbox) = channel();

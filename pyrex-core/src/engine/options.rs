@@ -72,10 +72,12 @@ pub struct EngineOptions {
     pub num_threads: Option<usize>,
     /// The longest sequence, prompt and answer together; the model's own limit or 8192 if not given, whichever is less.
     pub max_model_len: Option<usize>,
-    /// The most tokens one step computes. A longer prompt is cut into chunks; the answer does not depend on it.
-    pub max_batch_tokens: usize,
-    /// The most sequences one step computes; those that come later wait. A request has one sequence per completion.
-    pub max_sequences: usize,
+    /// The most tokens one step computes; 512 on the CPU and 2048 on CUDA if not given. A longer prompt is cut into chunks; the
+    /// answer does not depend on it.
+    pub max_batch_tokens: Option<usize>,
+    /// The most sequences one step computes; 16 on the CPU and 64 on CUDA if not given. Those that come later wait. A request has
+    /// one sequence per completion.
+    pub max_sequences: Option<usize>,
     /// The most requests that wait; one more is refused as `Overloaded`.
     pub max_waiting: usize,
     /// How large the cache of keys and values is.
@@ -102,11 +104,6 @@ pub struct EngineOptions {
 impl EngineOptions {
     /// The longest sequence unless the caller asks for more: longer ones cost cache memory.
     pub const DEFAULT_MAX_MODEL_LEN: usize = 8192;
-    /// The most tokens one step computes unless the caller says otherwise.
-    pub const DEFAULT_MAX_BATCH_TOKENS: usize = 512;
-
-    /// The most sequences one step computes unless the caller says otherwise.
-    pub const DEFAULT_MAX_SEQUENCES: usize = 16;
     /// The most requests that wait unless the caller says otherwise.
     pub const DEFAULT_MAX_WAITING: usize = 1024;
 
@@ -120,8 +117,8 @@ impl EngineOptions {
             tables: TablePlace::default(),
             num_threads: None,
             max_model_len: None,
-            max_batch_tokens: Self::DEFAULT_MAX_BATCH_TOKENS,
-            max_sequences: Self::DEFAULT_MAX_SEQUENCES,
+            max_batch_tokens: None,
+            max_sequences: None,
             max_waiting: Self::DEFAULT_MAX_WAITING,
             kv_cache: KvCacheSize::default(),
             prefix_cache: true,
@@ -170,6 +167,22 @@ impl DeviceChoice {
         match self {
             Self::Cpu => Ok(Device::Cpu),
             Self::Cuda(ordinal) => ops::cuda_device(ordinal),
+        }
+    }
+
+    /// The most tokens one step computes where the caller does not say: a GPU is busy with more of them.
+    pub fn default_max_batch_tokens(self) -> usize {
+        match self {
+            Self::Cpu => 512,
+            Self::Cuda(_) => 2048,
+        }
+    }
+
+    /// The most sequences one step computes where the caller does not say.
+    pub fn default_max_sequences(self) -> usize {
+        match self {
+            Self::Cpu => 16,
+            Self::Cuda(_) => 64,
         }
     }
 
@@ -257,14 +270,16 @@ pub struct EngineConfig {
 pub(crate) struct Limits {
     max_model_len: Option<usize>,
     max_batch_tokens: usize,
-    max_sequences: usize,
+    pub(crate) max_sequences: usize,
     max_waiting: usize,
     max_events: usize,
 }
 
 impl EngineOptions {
     pub(crate) fn limits(&self) -> Limits {
-        let Self { max_model_len, max_batch_tokens, max_sequences, max_waiting, max_events, .. } = *self;
+        let Self { max_model_len, max_waiting, max_events, .. } = *self;
+        let max_batch_tokens = self.max_batch_tokens.unwrap_or(self.device.default_max_batch_tokens());
+        let max_sequences = self.max_sequences.unwrap_or(self.device.default_max_sequences());
         Limits { max_model_len, max_batch_tokens, max_sequences, max_waiting, max_events }
     }
 }
