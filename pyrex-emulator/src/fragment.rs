@@ -189,6 +189,8 @@ pub(crate) struct Shape {
     layouts: [Layout; 4],
     /// Whether integers that do not fit are clamped.
     pub(crate) clamps: bool,
+    /// How many products tensor cores add at once, cutting off what f32 cannot hold; nothing where sums are rounded once.
+    pub(crate) at_once: Option<usize>,
 }
 
 impl Shape {
@@ -223,7 +225,12 @@ impl Shape {
             false => Layout::by_rows(sizes, role, element),
         };
         let layouts = [layout(Role::A, a), layout(Role::B, b), layout(Role::C, c), layout(Role::D, d)];
-        Some(Self { sizes, layouts, clamps: op.has("satfinite") })
+        let at_once = match (a, d) {
+            (Type::F16 | Type::Bf16, Type::F32) => Some(8),
+            (Type::Tf32, Type::F32) => Some(4),
+            _ => None,
+        };
+        Some(Self { sizes, layouts, clamps: op.has("satfinite"), at_once })
     }
 
     /// The layout of one of its matrices.

@@ -244,6 +244,17 @@ fn a_copy_does_not_overwrite_what_others_still_read() {
 }
 
 #[test]
+fn a_copy_of_no_bytes_begins_where_one_of_all_might() {
+    let body = |offset: u32| {
+        format!(
+            ".shared .align 16 .b8 s[16];\nmov.u32 %r0, s;\nmov.u32 %r1, 0;\nadd.s64 %rd0, %p0, {offset};\n\
+             cp.async.cg.shared.global [%r0], [%rd0], 16, %r1;\ncp.async.wait_all;"
+        )
+    };
+    finds(1, 1, &body(4), &["is not at a multiple of 16"], &body(1600));
+}
+
+#[test]
 fn blocks_do_not_write_the_same_bytes() {
     let body = |at: &str| {
         format!(

@@ -108,6 +108,41 @@ fn load(prefix: &str, len: usize, parameter: usize) -> String {
     text
 }
 
+impl Case {
+    /// The bits of `a · b + c`, by rows, from such bits.
+    fn multiplied(&self, a: &[u32], b: &[u32], c: &[u32]) -> Vec<u32> {
+        let [m, n, k] = self.sizes;
+        let (a_len, b_len) = (m * k / 32 / self.packed, k * n / 32 / self.packed);
+        let bench = Bench::new();
+        let parameters = [
+            bench.upload(&fragment(a, k, self.packed, self.a)),
+            bench.upload(&fragment(b, n, self.packed, self.b)),
+            bench.upload(&fragment(c, n, 1, c_place)),
+            bench.device.allocate(4 * m * n),
+        ];
+        let mut body = load("%r1", a_len, 0) + &load("%r2", b_len, 1) + &load("%r3", 4, 2);
+        body += &format!(
+            "{} {{{}}}, {{{}}}, {{{}}}, {{{}}};\n",
+            self.opcode,
+            list("%r4", 4),
+            list("%r1", a_len),
+            list("%r2", b_len),
+            list("%r3", 4)
+        );
+        body += "mad.wide.u32 %rd0, %r199, 16, %p3;\nst.global.v4.b32 [%rd0], {%r40, %r41, %r42, %r43};\n";
+        bench
+            .launch(&support::kernel(4, &body), 1, 32, &parameters)
+            .unwrap_or_else(|fault| panic!("{fault}"));
+        let found = bench.download(parameters[3], m * n);
+        let mut matrix = vec![0; m * n];
+        for (lane, at) in (0..32).flat_map(|lane| (0..4).map(move |at| (lane, at))) {
+            let (row, col) = c_place(lane, at);
+            matrix[row * n + col] = found[lane * 4 + at];
+        }
+        matrix
+    }
+}
+
 #[test]
 fn products_are_those_of_plain_loops() {
     for case in cases() {
@@ -119,43 +154,47 @@ fn products_are_those_of_plain_loops() {
             noise(m * n, 3).into_iter().map(|x| if is_integer { (x * 1000.0).trunc() } else { x }).collect();
         let c_bits: Vec<u32> =
             c.iter().map(|x| if is_integer { *x as i32 as u32 } else { x.to_bits() }).collect();
-        let (a_len, b_len) = (m * k / 32 / case.packed, k * n / 32 / case.packed);
-        let bench = Bench::new();
-        let parameters = [
-            bench.upload(&fragment(&a, k, case.packed, case.a)),
-            bench.upload(&fragment(&b, n, case.packed, case.b)),
-            bench.upload(&fragment(&c_bits, n, 1, c_place)),
-            bench.device.allocate(4 * m * n),
-        ];
-        let mut body = load("%r1", a_len, 0) + &load("%r2", b_len, 1) + &load("%r3", 4, 2);
-        body += &format!(
-            "{} {{{}}}, {{{}}}, {{{}}}, {{{}}};\n",
-            case.opcode,
-            list("%r4", 4),
-            list("%r1", a_len),
-            list("%r2", b_len),
-            list("%r3", 4)
-        );
-        body += "mad.wide.u32 %rd0, %r199, 16, %p3;\nst.global.v4.b32 [%rd0], {%r40, %r41, %r42, %r43};\n";
-        bench
-            .launch(&support::kernel(4, &body), 1, 32, &parameters)
-            .unwrap_or_else(|fault| panic!("{fault}"));
-        let found = bench.download(parameters[3], m * n);
-        for lane in 0..32 {
-            for at in 0..4 {
-                let (row, col) = c_place(lane, at);
-                let product = |at: usize| (case.decode)(a[row * k + at]) * (case.decode)(b[at * n + col]);
-                let wanted = f64::from(c[row * n + col]) + (0..k).map(product).sum::<f64>();
-                let bits = found[lane * 4 + at];
-                let found = if is_integer { f64::from(bits as i32) } else { f64::from(f32::from_bits(bits)) };
-                assert!(
-                    (found - wanted).abs() <= wanted.abs() * 1e-7,
-                    "{}: {found} for {wanted}",
-                    case.opcode
-                );
-            }
+        let found = case.multiplied(&a, &b, &c_bits);
+        for (row, col) in (0..m).flat_map(|row| (0..n).map(move |col| (row, col))) {
+            let product = |at: usize| (case.decode)(a[row * k + at]) * (case.decode)(b[at * n + col]);
+            let wanted = f64::from(c[row * n + col]) + (0..k).map(product).sum::<f64>();
+            let bits = found[row * n + col];
+            let found = if is_integer { f64::from(bits as i32) } else { f64::from(f32::from_bits(bits)) };
+            // What is cut off the factors' products, none of which is above 4, and off their sums.
+            let bound = if is_integer { 0.0 } else { 2e-6 };
+            assert!((found - wanted).abs() <= bound, "{}: {found} for {wanted}", case.opcode);
         }
     }
+}
+
+#[test]
+fn tensor_cores_cut_off_what_is_too_small_beside_a_sum() {
+    let cut = |case: &Case, c: f32, product: f32| {
+        let [m, n, k] = case.sizes;
+        let (a, b) = (vec![(case.encode)(product); m * k], vec![(case.encode)(1.0); k * n]);
+        let found = case.multiplied(&a, &b, &vec![c.to_bits(); m * n]);
+        assert!(found.iter().all(|one| *one == found[0]), "{}", case.opcode);
+        f32::from_bits(found[0])
+    };
+    let ulp = f32::EPSILON;
+    for case in cases().iter().filter(|case| !case.opcode.ends_with("s32")) {
+        let (k, name) = (case.sizes[2] as f32, case.opcode);
+        assert_eq!(cut(case, 1.0, 0.25), 1.0 + 0.25 * k, "{name}: exact");
+        // f16 has no numbers as small: all are larger there.
+        let large = if name.contains(".f16.f16.") { 16384.0 } else { 1.0 };
+        assert_eq!(cut(case, large, 0.49 * ulp * large), large, "{name}: each is less than half an ulp");
+        assert_eq!(cut(case, large, -0.49 * ulp * large), large, "{name}: towards zero, of either sign");
+        assert_eq!(
+            cut(case, large, 0.75 * ulp * large),
+            large * (1.0 + ulp * k / 2.0),
+            "{name}: one bit more"
+        );
+        assert_eq!(cut(case, f32::INFINITY, 1.0), f32::INFINITY, "{name}");
+        assert!(cut(case, f32::NAN, 1.0).is_nan() && cut(case, 1.0, f32::NAN).is_nan(), "{name}");
+        assert_eq!(cut(case, 0.0, 0.0), 0.0, "{name}");
+    }
+    let odd = &cases()[0];
+    assert_eq!(cut(odd, 1.0 - ulp / 2.0, 0.5 * ulp), 1.0 + 7.0 * ulp, "what f32 cannot hold of a sum");
 }
 
 #[test]

@@ -58,9 +58,9 @@ impl Warp {
             let trouble = |what| Trouble::lane(lane, what);
             let mut bytes = [0; 16];
             let read = read(self, lane);
+            let from = aligned(from[lane], len, lane)?;
             if read > 0 {
                 let purpose = env.purpose(Strength::Weak);
-                let from = aligned(from[lane], len, lane)?;
                 env.memory.read(from, &mut bytes[..read], purpose).map_err(trouble)?;
             }
             let to = aligned(to[lane], len, lane)?;

@@ -69,12 +69,17 @@ impl Warp {
         let a = self.gather(op, Role::A, &op.a);
         let b = self.gather(op, Role::B, &op.b);
         let mut c = self.gather(op, Role::C, &op.c);
-        // Products are exact in f64, and their sum is rounded once at the end.
+        let at_once = op.shape.at_once.unwrap_or(k);
         for (sums, a) in c.chunks_exact_mut(n).zip(a.chunks_exact(k)) {
-            match n {
-                8 => add_products::<8>(sums, a, &b),
-                32 => add_products::<32>(sums, a, &b),
-                _ => add_products::<16>(sums, a, &b),
+            for (a, b) in a.chunks_exact(at_once).zip(b.chunks_exact(at_once * n)) {
+                match (n, op.shape.at_once) {
+                    (8, Some(_)) => cut_products::<8>(sums, a, b),
+                    (32, Some(_)) => cut_products::<32>(sums, a, b),
+                    (_, Some(_)) => cut_products::<16>(sums, a, b),
+                    (8, None) => add_products::<8>(sums, a, b),
+                    (32, None) => add_products::<32>(sums, a, b),
+                    (_, None) => add_products::<16>(sums, a, b),
+                }
             }
         }
         let layout = op.shape.layout(Role::D);
@@ -158,7 +163,7 @@ impl Warp {
     }
 }
 
-/// Adds the products of a row of `A` with `B`, of `N` columns.
+/// Adds the products of a row of `A` with `B`, of `N` columns, which are exact in f64, as their sum is but for its last bits.
 fn add_products<const N: usize>(sums: &mut [f64], a: &[f64], b: &[f64]) {
     let mut all = [0.0; N];
     all.copy_from_slice(sums);
@@ -168,6 +173,45 @@ fn add_products<const N: usize>(sums: &mut [f64], a: &[f64], b: &[f64]) {
         }
     }
     sums.copy_from_slice(&all);
+}
+
+/// The same as tensor cores add floats into f32: of the sum so far and of each product what lies more than one bit below the last
+/// bit of the greatest of them is cut off, and of their sum what f32 cannot hold.
+///
+/// PTX promises no more than the accuracy of f32. This is what an A100 does, the least exact device that the kernels may meet; an H100
+/// adds 16 or 8 products at once, and cuts one bit lower. Source: Khattak and Mikaitis, "Accurate Models of NVIDIA Tensor Cores", 2025.
+fn cut_products<const N: usize>(sums: &mut [f64], a: &[f64], b: &[f64]) {
+    let mut greatest: [f64; N] = std::array::from_fn(|col| sums[col].abs());
+    for (factor, b) in a.iter().zip(b.chunks_exact(N)) {
+        for (greatest, b) in greatest.iter_mut().zip(b) {
+            let product = (factor * b).abs();
+            *greatest = if product > *greatest { product } else { *greatest };
+        }
+    }
+    let unit = greatest.map(|x| power_below(x) / (1 << 24) as f64);
+    let mut all: [f64; N] = std::array::from_fn(|col| cut(sums[col], unit[col]));
+    for (factor, b) in a.iter().zip(b.chunks_exact(N)) {
+        for ((sum, b), unit) in all.iter_mut().zip(b).zip(&unit) {
+            *sum += cut(factor * b, *unit);
+        }
+    }
+    for (sum, all) in sums.iter_mut().zip(all) {
+        // The 24 bits of an f32; an infinity or a NaN stays one.
+        *sum = f64::from_bits(all.to_bits() & !0x1fff_ffff | if all.is_nan() { 1 << 51 } else { 0 });
+    }
+}
+
+/// The greatest power of two that is not above `x`, of what f32 can be multiplied to; where `x` is not finite, it is not.
+fn power_below(x: f64) -> f64 {
+    f64::from_bits(x.max(1e-150).to_bits() & 0x7ff0_0000_0000_0000)
+}
+
+/// `x` without what is below a multiple of `unit`, of which it is less than 2^51.
+fn cut(x: f64, unit: f64) -> f64 {
+    // Beside so large a number there is room for whole units only.
+    let large = if unit.is_finite() { unit * 1.5 * (1u64 << 52) as f64 } else { 0.0 };
+    let near = (x + large) - large;
+    near - if near.abs() > x.abs() { unit.copysign(x) } else { 0.0 }
 }
 
 /// Counts what is moved; how a device groups the elements of a fragment is not known.

@@ -1,4 +1,4 @@
-//! f32 and f64. Approximate functions are computed in f64 and rounded once.
+//! f32 and f64. Approximate functions are off by as much as a device's may be.
 
 use super::rounding::{Rounding, odd, two_sum};
 use super::{Arithmetic, Opcode};
@@ -85,24 +85,51 @@ fn nearest_f32(op: &Opcode<'_>, mode: Mode) -> Option<(Map, usize)> {
         "div" if op.has("rn") => (mode.two(|a, b| a / b), 2),
         "sqrt" if op.has("rn") => (mode.one(f32::sqrt), 1),
         "rcp" if op.has("rn") => (mode.one(|a| 1.0 / a), 1),
-        "div" => (mode.two(|a, b| a / b), 2),
+        "div" => (mode.two(quotient_within_2_ulp), 2),
         _ => (approximate(op.base, mode)?, 1),
     })
 }
 
+/// A function that a device approximates. Source of the bounds: PTX ISA 9.0.
 fn approximate(base: &str, mode: Mode) -> Option<Map> {
-    let f: fn(f64) -> f64 = match base {
-        "rcp" => |a| 1.0 / a,
-        "sqrt" => f64::sqrt,
-        "rsqrt" => |a| 1.0 / a.sqrt(),
-        "ex2" => f64::exp2,
-        "lg2" => f64::log2,
-        "sin" => f64::sin,
-        "cos" => f64::cos,
-        "tanh" => f64::tanh,
+    const ULP: f64 = 1.0 / (1 << 23) as f64;
+    let (f, relative, absolute): (fn(f64) -> f64, _, _) = match base {
+        "rcp" => (|a| 1.0 / a, ULP, 0.0),
+        "sqrt" => (f64::sqrt, ULP, 0.0),
+        "rsqrt" => (|a| 1.0 / a.sqrt(), ULP, 0.0),
+        "ex2" => (f64::exp2, 2.0 * ULP, 0.0),
+        "lg2" => (f64::log2, ULP, 2.0 * ULP),
+        "sin" => (f64::sin, ULP, 4.0 * ULP),
+        "cos" => (f64::cos, ULP, 4.0 * ULP),
+        "tanh" => (f64::tanh, 4096.0 * ULP, 0.0),
         _ => return None,
     };
-    Some(mode.one(move |a| f(f64::from(a)) as f32))
+    Some(mode.one(move |a| off(f(f64::from(a)), a.to_bits(), relative - ULP / 2.0, absolute)))
+}
+
+/// A number near `exact` that follows from `seed`, at most `relative` of it and `absolute` away before it is rounded. What f32 can
+/// hold is exact, as powers of two are on a device.
+fn off(exact: f64, seed: u32, relative: f64, absolute: f64) -> f32 {
+    let near = exact as f32;
+    if f64::from(near) == exact || near.is_nan() || near.is_infinite() {
+        return near;
+    }
+    let mixed = seed.wrapping_mul(0x9e37_79b9);
+    let mixed = (mixed ^ mixed >> 15).wrapping_mul(0x85eb_ca6b) as i32;
+    let share = f64::from(mixed) / f64::from(1u32 << 31);
+    (exact + share * (exact.abs() * relative + absolute)) as f32
+}
+
+/// `a / b` as `div.approx` and `div.full` may have it.
+fn quotient_within_2_ulp(a: f32, b: f32) -> f32 {
+    off(f64::from(a) / f64::from(b), a.to_bits() ^ b.to_bits().rotate_left(9), 1.5 / (1 << 23) as f64, 0.0)
+}
+
+/// `1 / a` as devices begin to divide: of both only the high halves.
+fn reciprocal_of_high_half(a: f64) -> f64 {
+    let high = |x: f64| f64::from_bits(x.to_bits() & !0xffff_ffff);
+    let found = 1.0 / high(a);
+    if a.is_nan() { found } else { high(found) }
 }
 
 fn extreme_f32(op: &Opcode<'_>, mode: Mode) -> Map {
@@ -176,6 +203,7 @@ fn f64s(op: &Opcode<'_>, mode: Mode) -> Option<(Map, usize)> {
         "abs" => (one(f64::abs), 1),
         "neg" => (one(|a: f64| -a), 1),
         "copysign" => (two(|a: f64, b: f64| b.copysign(a)), 2),
+        "rcp" if op.has("approx") => (one(reciprocal_of_high_half), 1),
         "rcp" => (one(|a: f64| 1.0 / a), 1),
         "sqrt" => (one(f64::sqrt), 1),
         "rsqrt" => (one(|a: f64| 1.0 / a.sqrt()), 1),
