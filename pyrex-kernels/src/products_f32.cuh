@@ -117,23 +117,27 @@ template <int COLUMNS> class F32Products {
         for (uint32_t i = 0; i < D / 32 * 16; i++) sums[i / 16][i / 4 % 4][i % 4] *= factors[i / 2 % 2];
     }
 
-    // Weights as scores lie are a left factor whose inner numbers are the keys 2 pair and 2 pair + 1.
+    // Weights as scores lie are a left factor whose inner numbers are the keys 2 pair and 2 pair + 1. Tensor
+    // cores cut off what they add to a large sum: a tile's products are summed by themselves, then added.
     __device__ void add_values(uint32_t place, const Scores &weights) {
         const uint32_t even = fresh(shared_address(at(place, pair * 2, row)));
         const uint32_t odd = fresh(shared_address(at(place, pair * 2 + 1, row)));
 #pragma unroll
-        for (uint32_t i = 0; i < TILE_KEYS / 8; i++) {
-            const float(&w)[4] = weights[i];
-            const SplitFragment left(w[0], w[2], w[1], w[3]);
+        for (uint32_t j = 0; j < D / 32; j++) {
+            float step[4][4] = {};
 #pragma unroll
-            for (uint32_t j = 0; j < D / 32; j++) {
+            for (uint32_t i = 0; i < TILE_KEYS / 8; i++) {
+                const float(&w)[4] = weights[i];
+                const SplitFragment left(w[0], w[2], w[1], w[3]);
                 const float4 x = load_shared(chunks_further(even, j * 8) + i * 8 * D * 4);
                 const float4 y = load_shared(chunks_further(odd, j * 8) + i * 8 * D * 4);
-                left.multiply(sums[j][0], x.x, y.x);
-                left.multiply(sums[j][1], x.y, y.y);
-                left.multiply(sums[j][2], x.z, y.z);
-                left.multiply(sums[j][3], x.w, y.w);
+                left.multiply(step[0], x.x, y.x);
+                left.multiply(step[1], x.y, y.y);
+                left.multiply(step[2], x.z, y.z);
+                left.multiply(step[3], x.w, y.w);
             }
+#pragma unroll
+            for (uint32_t i = 0; i < 16; i++) sums[j][i / 4][i % 4] += step[i / 4][i % 4];
         }
     }
 

@@ -106,6 +106,14 @@ fn one_segment_and_many() {
     }
 }
 
+/// Each product that a tensor core adds to a sum costs some of that sum's last bits, always towards zero.
+#[test]
+fn a_long_segment_is_as_exact_as_a_short_one() {
+    for element in [Bf16, F32] {
+        Case::new(element, 1, 64, &[800]).check();
+    }
+}
+
 #[test]
 fn bits_do_not_depend_on_the_order_of_blocks_and_warps() {
     for element in [Bf16, F32] {
