@@ -24,6 +24,20 @@ __device__ __forceinline__ uint64_t scan_warp(uint64_t value) {
     return value;
 }
 
+// Shared memory adds 32 bits at once; of 64 a thread tries again until no other came between. Here many add
+// to few bins.
+__device__ __forceinline__ void add_to_bin(uint64_t *bin, uint64_t value) {
+    uint32_t *halves = reinterpret_cast<uint32_t *>(bin);
+    const uint32_t low = uint32_t(value), before = atomicAdd(&halves[0], low);
+    const uint32_t high = uint32_t(value >> 32) + (before + low < before);
+    if (high != 0) atomicAdd(&halves[1], high);
+}
+
+// The same of 1, where a bin has fewer than 2^32.
+__device__ __forceinline__ void count_in_bin(uint64_t *bin) {
+    atomicAdd(reinterpret_cast<uint32_t *>(bin), 1u);
+}
+
 // Adds to each digit's bin what the ranks measure that have `prefix` above that digit.
 template <typename Ranking>
 __device__ void fill_bins(const Ranking &ranking, uint64_t prefix, uint32_t shift, uint32_t width,
@@ -43,8 +57,9 @@ __device__ void fill_bins(const Ranking &ranking, uint64_t prefix, uint32_t shif
         for (uint32_t j = 0; j < NUM; j++) {
             const bool counts = ranks[j] >= ranking.low && ranks[j] >> shift >> width == prefix;
             if (!counts) continue;
-            auto *bin = reinterpret_cast<unsigned long long *>(&memory.bins[ranks[j] >> shift & mask]);
-            atomicAdd(bin, ranking.measure(start + j * CUTOFF_THREADS));
+            uint64_t *bin = &memory.bins[ranks[j] >> shift & mask];
+            if constexpr (Ranking::COUNTS) count_in_bin(bin);
+            else add_to_bin(bin, ranking.measure(start + j * CUTOFF_THREADS));
         }
     }
     __syncthreads();
@@ -93,8 +108,8 @@ struct Cut {
 //
 // A ranking has `len` members with ranks from `low`, at least 1, to `high`; whose rank is lower takes no
 // part. A thread loads `AT_ONCE` of them before it waits for one. `rank(i)` and what it measures,
-// `measure(i)`, are integers: the order of additions does not matter. `suffices(excess)` says whether so much
-// more than wanted may be kept as well.
+// `measure(i)`, are integers: the order of additions does not matter. If it `COUNTS`, each measures 1.
+// `suffices(excess)` says whether so much more than wanted may be kept as well.
 template <typename Ranking> __device__ Cut cutoff(const Ranking &ranking, CutoffMemory &memory) {
     uint32_t shift = 64 - __clzll(ranking.low ^ ranking.high);
     uint64_t prefix = ranking.high >> shift, target = 0;

@@ -8,6 +8,7 @@ constexpr uint32_t GROUP_LEN = WARP;
 // The greatest of the groups' greatest. Some more may be kept, as their logits will be ranked anyway.
 struct GreatestGroups {
     static constexpr uint32_t AT_ONCE = 8;
+    static constexpr bool COUNTS = true;
 
     const uint32_t *keys;
     uint32_t len, num_wanted, num_spare;
@@ -15,7 +16,6 @@ struct GreatestGroups {
     uint64_t low, high;
 
     __device__ uint64_t rank(uint32_t i) const { return order.rank(keys[i], i); }
-    __device__ uint64_t measure(uint32_t) const { return 1; }
     __device__ uint64_t target(uint64_t) const { return num_wanted; }
     __device__ bool suffices(uint64_t excess) const { return excess <= num_spare; }
 };
@@ -23,6 +23,7 @@ struct GreatestGroups {
 // The greatest logits, among those of some groups or among all.
 template <typename T> struct GreatestLogits {
     static constexpr uint32_t AT_ONCE = 4;
+    static constexpr bool COUNTS = true;
 
     const Logits<T> &logits;
     // Null for all.
@@ -38,7 +39,6 @@ template <typename T> struct GreatestLogits {
         const uint32_t id = token_id(i);
         return id < logits.len ? order.rank(logits.key(id), id) : 0;
     }
-    __device__ uint64_t measure(uint32_t) const { return 1; }
     __device__ uint64_t target(uint64_t) const { return num_wanted; }
     __device__ bool suffices(uint64_t excess) const { return excess == 0; }
 };
@@ -48,6 +48,7 @@ template <typename T> struct GreatestLogits {
 // sum in f64 would.
 template <typename T> struct Nucleus {
     static constexpr uint32_t AT_ONCE = 1;
+    static constexpr bool COUNTS = false;
 
     const Logits<T> &logits;
     const Weights &weights;
@@ -85,6 +86,7 @@ struct Edge {
 // The first ids on an edge, of those that top-k leaves.
 template <typename T> struct FirstOnEdge {
     static constexpr uint32_t AT_ONCE = 4;
+    static constexpr bool COUNTS = true;
 
     const Logits<T> &logits;
     const Edge &edge;
@@ -97,7 +99,6 @@ template <typename T> struct FirstOnEdge {
         const uint32_t key = logits.key(i);
         return order.rank(key, i) >= least_rank ? edge.place(key, i, order) : 0;
     }
-    __device__ uint64_t measure(uint32_t) const { return 1; }
     __device__ uint64_t target(uint64_t) const { return num_wanted; }
     __device__ bool suffices(uint64_t excess) const { return excess == 0; }
 };
