@@ -166,7 +166,9 @@ fn load(seconds: f64) -> Vec<usize> {
     let engine = Engine::open(options).expect("the bundled model opens");
     let (mut random, mut held) = (Random(5), Vec::new());
     let (started, mut resident, mut ends) = (Instant::now(), Vec::new(), [0usize; 3]);
-    while started.elapsed().as_secs_f64() < seconds {
+    // On a machine that is busy with others it takes longer until every end was seen.
+    let seen_all = |ends: &[usize; 3]| ends.iter().all(|count| *count > 0);
+    while started.elapsed().as_secs_f64() < if seen_all(&ends) { seconds } else { 10.0 * seconds } {
         match engine.submit(model_request(&mut random, &pictures)) {
             Ok(handle) => held.push(handle),
             // The queue is full: wait for somebody.
@@ -180,7 +182,8 @@ fn load(seconds: f64) -> Vec<usize> {
             Err(error) => panic!("{error}"),
         }
         treat(&mut random, &mut held);
-        if started.elapsed().as_secs_f64() * 5.0 > seconds * (resident.len() + 1) as f64 {
+        if resident.len() < 5 && started.elapsed().as_secs_f64() * 5.0 > seconds * (resident.len() + 1) as f64
+        {
             held.clear();
             check_empty(&engine);
             resident.push(resident_bytes());
@@ -190,7 +193,7 @@ fn load(seconds: f64) -> Vec<usize> {
     check_empty(&engine);
     resident.push(resident_bytes());
     let stats = engine.stats();
-    assert!(ends.iter().all(|count| *count > 0), "full, finished, failed: {ends:?}");
+    assert!(seen_all(&ends), "full, finished, failed: {ends:?}");
     assert!(stats.num_failed_steps < stats.num_steps / 2, "{stats:?}");
     println!(
         "{} steps, {} tokens, full, finished, failed {ends:?}, resident {resident:?}",

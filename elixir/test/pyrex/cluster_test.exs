@@ -60,7 +60,7 @@ defmodule Pyrex.ClusterTest do
     name = name()
     [slow, other] = [Peers.start(), Peers.start()]
     # A first step that takes long: nothing is produced before the node dies.
-    Peers.serve(slow, name, delay_us: 1_000_000)
+    Peers.serve(slow, name, delay_us: 5_000_000)
     waiting = Task.async(fn -> Pyrex.generate({:cluster, name}, "hi") end)
     eventually("it runs", fn -> running(slow, name) == 1 end)
     Peers.serve(other, name, delay_us: 2000)
@@ -84,7 +84,7 @@ defmodule Pyrex.ClusterTest do
   test "a node that falls silent is given up, and its requests are asked elsewhere" do
     name = name()
     [silent, other] = [Peers.start(), Peers.start()]
-    Peers.serve(silent, name, delay_us: 1_000_000)
+    Peers.serve(silent, name, delay_us: 5_000_000)
     waiting = Task.async(fn -> Pyrex.generate({:cluster, name}, "hi") end)
     eventually("it runs", fn -> running(silent, name) == 1 end)
     Peers.serve(other, name)
@@ -94,7 +94,7 @@ defmodule Pyrex.ClusterTest do
     # By now its reports are missed: nobody is sent there.
     for n <- 1..5, do: assert({:ok, _result} = Pyrex.generate({:cluster, name}, "hi", affinity: n))
     Peers.signal(os_pid, "CONT")
-    eventually("it holds nothing for a caller that has gone on", 5_000, fn -> running(silent, name) == 0 end)
+    eventually("it holds nothing for a caller that has gone on", 10_000, fn -> running(silent, name) == 0 end)
   end
 
   test "a node that sleeps through a question ends it when it wakes, though its caller lives on" do
