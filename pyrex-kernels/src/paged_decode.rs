@@ -84,7 +84,7 @@ pub fn paged_decode(queue: &dyn Queue, paged: &Paged<'_>, scratch: Buffer<'_>) -
     let multiprocessors = queue.multiprocessors();
     let parts = count("parts", sizes.parts(multiprocessors))?;
     let sequences = count("sequences", sizes.sequences)?;
-    let (kernel, shared_bytes) = kernel_for(paged);
+    let (kernel, shared_bytes) = kernel_for(paged, queue.max_shared_bytes());
     let with = |max_parts: u32| -> Result<Vec<Argument>> {
         let mut arguments = paged.arguments()?;
         arguments.extend([Argument::from(scratch), max_parts.into()]);
@@ -123,12 +123,12 @@ fn sizes_of(paged: &Paged<'_>) -> DecodeSizes {
     }
 }
 
-/// The kernel for a dtype and a width, and its shared memory.
-fn kernel_for(paged: &Paged<'_>) -> (String, u32) {
+/// The kernel for a dtype and a width, and its shared memory: on tensor cores where a block may have enough of it.
+fn kernel_for(paged: &Paged<'_>, max_shared_bytes: u32) -> (String, u32) {
     let head_dim = paged.head_dim;
     let suffix = paged.q.element().suffix();
     match (paged.q.element(), head_dim) {
-        (Element::Bf16, 64 | 128 | 256 | 512) => {
+        (Element::Bf16, 64 | 128 | 256 | 512) if tensor_shared_bytes(head_dim) <= max_shared_bytes => {
             (format!("paged_decode_{suffix}_{head_dim}"), tensor_shared_bytes(head_dim))
         }
         _ => (format!("paged_decode_{suffix}"), fma_shared_bytes(HEADS, head_dim)),

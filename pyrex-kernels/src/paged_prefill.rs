@@ -21,11 +21,11 @@ pub fn paged_prefill(queue: &dyn Queue, paged: &Paged<'_>) -> Result<()> {
         return Ok(());
     }
     let suffix = paged.q.element().suffix();
+    // A row of 512 is too wide for one warp: two share it, and half as many rows are a tile.
+    let slices = paged.head_dim.div_ceil(256);
+    let shared_bytes = tile_shared_bytes(Element::Bf16, paged.head_dim, slices);
     let (kernel, tile_rows, threads, shared_bytes) = match (paged.q.element(), paged.head_dim) {
-        (Element::Bf16, head_dim @ (64 | 128 | 256 | 512)) => {
-            // A row of 512 is too wide for one warp: two share it, and half as many rows are a tile.
-            let slices = head_dim.div_ceil(256);
-            let shared_bytes = tile_shared_bytes(Element::Bf16, head_dim, slices);
+        (Element::Bf16, head_dim @ (64 | 128 | 256 | 512)) if shared_bytes <= queue.max_shared_bytes() => {
             (format!("paged_prefill_{suffix}_{head_dim}"), 128 / slices, TILE_THREADS, shared_bytes)
         }
         (_, head_dim) => {

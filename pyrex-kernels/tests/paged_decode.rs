@@ -43,10 +43,9 @@ fn scratch<'a>(queue: &'a Emulated, paged: &Paged<'_>) -> Buffer<'a> {
 }
 
 /// What decode makes of a case on a device with so many multiprocessors; its scratch serves twice.
-fn decoded_on(case: &Case, multiprocessors: u32) -> Vec<f32> {
-    let memory = Emulated::default();
-    let queue = Noting::new(&memory, multiprocessors);
-    let paged = case.upload(&memory);
+fn decoded_on(case: &Case, memory: &Emulated, multiprocessors: u32) -> Vec<f32> {
+    let queue = Noting::new(memory, multiprocessors);
+    let paged = case.upload(memory);
     let scratch = memory.unwritten(F32, scratch_len(&queue, &paged));
     paged_decode(&queue, &paged, scratch).expect("it fits");
     let first = memory.download(paged.out);
@@ -57,7 +56,7 @@ fn decoded_on(case: &Case, multiprocessors: u32) -> Vec<f32> {
 }
 
 fn decoded(case: &Case) -> Vec<f32> {
-    decoded_on(case, 132)
+    decoded_on(case, &Emulated::default(), 132)
 }
 
 #[track_caller]
@@ -77,6 +76,15 @@ fn decode_is_the_formula_at_the_edges_of_tiles_and_parts() {
             (65, 1),
             (145, 1),
         ]));
+    }
+}
+
+#[test]
+fn a_gpu_with_less_shared_memory_serves_the_widest_heads_too() {
+    for (element, shape) in SHAPES {
+        let case = Case::new(element, shape).of(&[(1, 1), (100, 1), (300, 1)]);
+        let decoded = decoded_on(&case, &Emulated::with_shared_bytes(99 << 10), 132);
+        close(&format!("{case:?}"), &decoded, &case.wanted(), bound(case.element));
     }
 }
 
@@ -108,7 +116,7 @@ fn each_part_may_have_many_tiles_and_each_warp_several() {
     {
         for multiprocessors in [1, 3, 8] {
             let case = Case::new(element, shape).of(&[(400, 1), (70, 1)]);
-            let decoded = decoded_on(&case, multiprocessors);
+            let decoded = decoded_on(&case, &Emulated::default(), multiprocessors);
             close(&format!("{case:?}"), &decoded, &case.wanted(), bound(element));
         }
     }

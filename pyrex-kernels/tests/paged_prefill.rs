@@ -23,9 +23,12 @@ const SHAPES: [(Element, (usize, usize, usize)); 9] = [
 ];
 
 fn prefilled(case: &Case) -> Vec<f32> {
-    let queue = Emulated::default();
-    let paged = case.upload(&queue);
-    paged_prefill(&queue, &paged).expect("it fits");
+    prefilled_on(&Emulated::default(), case)
+}
+
+fn prefilled_on(queue: &Emulated, case: &Case) -> Vec<f32> {
+    let paged = case.upload(queue);
+    paged_prefill(queue, &paged).expect("it fits");
     queue.download(paged.out)
 }
 
@@ -39,6 +42,15 @@ fn check(case: &Case) {
 fn prefill_is_the_formula_for_any_number_of_rows() {
     for (element, shape) in SHAPES {
         check(&Case::new(element, shape).of(&[(1, 1), (15, 15), (33, 33), (64, 17)]));
+    }
+}
+
+#[test]
+fn a_gpu_with_less_shared_memory_serves_the_widest_heads_too() {
+    let queue = Emulated::with_shared_bytes(99 << 10);
+    for (element, shape) in SHAPES {
+        let case = Case::new(element, shape).of(&[(1, 1), (33, 20), (64, 17)]);
+        close(&format!("{case:?}"), &prefilled_on(&queue, &case), &case.wanted(), bound(case.element));
     }
 }
 

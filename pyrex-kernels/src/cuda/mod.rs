@@ -11,7 +11,7 @@ mod plan;
 use crate::error::{Error, Result};
 use crate::launch::{Argument, Launch, Queue};
 use cudarc::driver::sys::{CUdevice_attribute, CUresult};
-use cudarc::driver::{CudaStream, DriverError, result};
+use cudarc::driver::{CudaContext, CudaStream, DriverError, result};
 use modules::Modules;
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -98,6 +98,16 @@ impl Queue for Stream {
     fn multiprocessors(&self) -> u32 {
         self.multiprocessors
     }
+
+    fn max_shared_bytes(&self) -> u32 {
+        max_shared_bytes(self.stream.context())
+    }
+}
+
+/// What a block of the device may have of shared memory, if it asks; what every device gives if this one does not say.
+pub fn max_shared_bytes(context: &CudaContext) -> u32 {
+    let attribute = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+    context.attribute(attribute).ok().and_then(|bytes| u32::try_from(bytes).ok()).unwrap_or(48 << 10)
 }
 
 /// An argument where a kernel of a little-endian host finds it: in the low bytes.

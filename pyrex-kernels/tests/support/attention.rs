@@ -198,6 +198,10 @@ impl Queue for Noting<'_> {
     fn multiprocessors(&self) -> u32 {
         self.multiprocessors
     }
+
+    fn max_shared_bytes(&self) -> u32 {
+        self.queue.max_shared_bytes()
+    }
 }
 
 /// A number below `len` that no other `index` below `len` has.

@@ -14,6 +14,8 @@ use std::sync::Arc;
 #[derive(Default)]
 pub(crate) struct Emulated {
     device: Device,
+    /// What a block may have of shared memory; all that there is in the largest if not given.
+    max_shared_bytes: Option<u32>,
     modules: RefCell<HashMap<&'static str, Arc<pyrex_emulator::Module>>>,
     last: Cell<Report>,
     reports: RefCell<HashMap<String, Report>>,
@@ -21,6 +23,7 @@ pub(crate) struct Emulated {
 
 impl Queue for Emulated {
     fn launch(&self, launch: &Launch<'_>) -> Result<()> {
+        assert!(launch.shared_bytes() <= self.max_shared_bytes(), "{}", launch.kernel());
         let fault = |fault: pyrex_emulator::Fault| Error::Driver(fault.message);
         let name = launch.module().name;
         let known = self.modules.borrow().get(name).cloned();
@@ -44,12 +47,21 @@ impl Queue for Emulated {
     fn multiprocessors(&self) -> u32 {
         132
     }
+
+    fn max_shared_bytes(&self) -> u32 {
+        self.max_shared_bytes.unwrap_or(227 << 10)
+    }
 }
 
 impl Emulated {
     /// A device whose blocks and warps run in another order for each `seed`.
     pub(crate) fn with_seed(seed: u64) -> Self {
         Self { device: Device::with_seed(seed), ..Self::default() }
+    }
+
+    /// A device on whose blocks no more shared memory is spent.
+    pub(crate) fn with_shared_bytes(max_shared_bytes: u32) -> Self {
+        Self { max_shared_bytes: Some(max_shared_bytes), ..Self::default() }
     }
 
     /// What the last launch did.

@@ -26,6 +26,7 @@ use candle_core::cuda_backend::{CudaDType, CudaDevice};
 use candle_core::op::BackpropOp;
 use candle_core::{CudaStorage, DType, Device, Shape, Storage, Tensor};
 use half::{bf16, f16};
+use pyrex_kernels::cuda::max_shared_bytes;
 use pyrex_kernels::{Argument, Buffer, Element, Launch, Queue};
 use std::ops::Range;
 
@@ -82,6 +83,10 @@ impl Queue for Lane {
         let attribute = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
         // The device was opened, so it answers; one multiprocessor is right for whatever does not.
         self.device.cuda_stream().context().attribute(attribute).map_or(1, |number| number.max(1) as u32)
+    }
+
+    fn max_shared_bytes(&self) -> u32 {
+        max_shared_bytes(self.device.cuda_stream().context())
     }
 }
 
