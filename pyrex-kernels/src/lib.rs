@@ -15,7 +15,6 @@ mod rows;
 mod segment_attention;
 mod split_f32;
 
-pub mod advance;
 pub mod attention;
 #[cfg(feature = "cuda")]
 pub mod cuda;
