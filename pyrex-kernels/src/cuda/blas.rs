@@ -23,7 +23,8 @@ pub struct Blas {
     queue: Stream,
     handle: cublasLtHandle_t,
     workspace: Scratch,
-    plans: Mutex<HashMap<Shape, Plan>>,
+    /// None where the library knows no algorithm.
+    plans: Mutex<HashMap<Shape, Option<Plan>>>,
 }
 
 // SAFETY: the handle may be used by any thread, and the rest is.
@@ -57,14 +58,17 @@ impl Blas {
             return few_rows(&self.queue, product);
         }
         let clip = product.clip.unwrap_or(Clip::NONE);
-        match (product.x.element(), product.weight.element()) {
-            _ if product.cols == 0 || product.out_cols == 0 => return many_rows(&self.queue, product),
+        let is_done = match (product.x.element(), product.weight.element()) {
+            _ if product.cols == 0 || product.out_cols == 0 => false,
             (Element::F32, Element::Bf16) => self.in_parts(product, &clip)?,
             (Element::F32, Element::F32) => self.clamped(product, &clip, Types::F32)?,
             (Element::Bf16, Element::Bf16) if is_bf16(clip.input.0) && is_bf16(clip.input.1) => {
-                self.clamped(product, &clip, Types::Bf16)?;
+                self.clamped(product, &clip, Types::Bf16)?
             }
-            _ => return many_rows(&self.queue, product),
+            _ => false,
+        };
+        if !is_done {
+            return many_rows(&self.queue, product);
         }
         if clip.output != Clip::NONE.output {
             clamp(&self.queue, product.out, clip.output.0, clip.output.1, product.out)?;
@@ -72,21 +76,24 @@ impl Blas {
         Ok(())
     }
 
-    /// The product of f32 with bf16. The small parts come first, so that they are not lost against a large sum.
-    fn in_parts(&self, product: &Product<'_>, clip: &Clip) -> Result<()> {
+    /// The product of f32 with bf16, if the library knows how. The small parts come first, so that they are not lost against a
+    /// large sum.
+    fn in_parts(&self, product: &Product<'_>, clip: &Clip) -> Result<bool> {
         let len = product.x.len();
         let scratch = Scratch::new(self.queue.stream(), 3 * len * Element::Bf16.size())?;
         let parts = scratch.buffer(0, 3 * len, Element::Bf16);
         split_f32(&self.queue, product.x, Some(clip.input), parts)?;
         for (part, beta) in [(2, 0.0), (1, 1.0), (0, 1.0)] {
             let x = scratch.buffer(part * len * Element::Bf16.size(), len, Element::Bf16);
-            self.multiply(product, x, Types::Bf16IntoF32, beta)?;
+            if !self.multiply(product, x, Types::Bf16IntoF32, beta)? {
+                return Ok(false);
+            }
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// The product of what the input's bounds leave of `x`.
-    fn clamped(&self, product: &Product<'_>, clip: &Clip, types: Types) -> Result<()> {
+    /// The product of what the input's bounds leave of `x`, if the library knows how.
+    fn clamped(&self, product: &Product<'_>, clip: &Clip, types: Types) -> Result<bool> {
         let x = product.x;
         if clip.input == Clip::NONE.input {
             return self.multiply(product, x, types, 0.0);
@@ -97,8 +104,8 @@ impl Blas {
         self.multiply(product, clamped, types, 0.0)
     }
 
-    /// `out = x · Wᵀ + beta · out`.
-    fn multiply(&self, product: &Product<'_>, x: Buffer<'_>, types: Types, beta: f32) -> Result<()> {
+    /// `out = x · Wᵀ + beta · out`, if the library knows how; nothing is done if not.
+    fn multiply(&self, product: &Product<'_>, x: Buffer<'_>, types: Types, beta: f32) -> Result<bool> {
         let context = self.queue.stream().context();
         context.bind_to_thread().map_err(|error| failed("cuBLASLt", error))?;
         let operands = [product.weight.address(), x.address(), product.out.address()];
@@ -107,9 +114,15 @@ impl Blas {
         let refused = |error| refused(&format!("{shape:?}"), error);
         let plan = match plans.entry(shape) {
             Entry::Occupied(plan) => plan.into_mut(),
-            Entry::Vacant(place) => place.insert(Plan::new(self.handle, &shape).map_err(refused)?),
+            Entry::Vacant(place) => place.insert(match Plan::new(self.handle, &shape) {
+                Err(CublasError(cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED)) => None,
+                plan => Some(plan.map_err(refused)?),
+            }),
         };
-        plan.run(self.handle, operands, beta, self.workspace.address(), self.queue.stream()).map_err(refused)
+        let Some(plan) = plan else { return Ok(false) };
+        plan.run(self.handle, operands, beta, self.workspace.address(), self.queue.stream())
+            .map_err(refused)?;
+        Ok(true)
     }
 }
 
