@@ -5,11 +5,16 @@ mod support;
 
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr};
 use pyrex_kernels::Element::{self, Bf16, F16, F32, U8};
-use pyrex_kernels::cuda::{Blas, Pinned, Stream, Upload, free_bytes, set_release_threshold};
+use pyrex_kernels::cuda::{
+    Blas, Pinned, Stream, Upload, between_captures, free_bytes, set_release_threshold,
+};
 use pyrex_kernels::products::{Clip, Product, few_rows, many_rows};
 use pyrex_kernels::{Buffer, Error, Queue, elementwise};
 use std::cell::RefCell;
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 use support::{close, from_bytes, noise, product, rounded, to_bytes};
 
 /// Tests take turns: while one captures, no other may wait for the context.
@@ -124,6 +129,41 @@ fn a_capture_that_fails_leaves_the_stream_usable() {
     assert_eq!(device.download(x), [2.0], "what was captured in vain did not run");
     device.queue.capture(double).expect("and can capture").launch().expect("it runs");
     assert_eq!(device.download(x), [4.0]);
+}
+
+/// Opening, unloading kernels and closing cuBLASLt wait for the context, which would spoil the capture and fail.
+#[test]
+fn a_capture_outlasts_what_others_open_and_close() {
+    let device = Device::new();
+    let x = device.upload(F32, &[1.0]);
+    let same = || elementwise::scale(&device.queue, x, 1.0, x);
+    same().expect("it fits");
+    let (begin, begun) = channel();
+    let others = thread::spawn(move || {
+        for () in begun {
+            let stream = between_captures(|| CudaContext::new(0).and_then(|context| context.new_stream()));
+            let queue = Stream::new(stream.expect("a stream")).expect("a queue");
+            let memory = queue.stream().clone_htod(&[0; 4]).expect("room");
+            // SAFETY: it is freed on the stream.
+            let y = unsafe { Buffer::new(memory.device_ptr(queue.stream()).0, 1, F32) };
+            elementwise::scale(&queue, y, 1.0, y).expect("it fits");
+            drop(Blas::new(&queue).expect("cuBLASLt"));
+        }
+    });
+    for _ in 0..10 {
+        let captured = device.queue.capture::<Error>(|| {
+            begin.send(()).expect("somebody listens");
+            let begun = Instant::now();
+            while begun.elapsed() < Duration::from_millis(20) {
+                same()?;
+            }
+            Ok(())
+        });
+        captured.expect("nobody disturbs it").launch().expect("it runs");
+    }
+    drop(begin);
+    others.join().expect("nobody is refused");
+    assert_eq!(device.download(x), [1.0]);
 }
 
 #[test]

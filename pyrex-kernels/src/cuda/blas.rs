@@ -1,5 +1,6 @@
 //! Products of many rows by cuBLASLt.
 
+use super::captures::between_captures;
 use super::memory::Scratch;
 use super::plan::{Plan, Shape, Types};
 use super::{Stream, failed};
@@ -129,8 +130,10 @@ impl Blas {
 impl Drop for Blas {
     fn drop(&mut self) {
         self.plans.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
-        // SAFETY: the handle is used no more. The library cannot say anything that could be acted upon.
-        let _ = unsafe { result::destroy_handle(self.handle) };
+        let context = self.queue.stream().context();
+        context.record_err(context.bind_to_thread());
+        // SAFETY: the handle is used no more. The library waits for the context, and cannot say anything that could be acted upon.
+        let _ = between_captures(|| unsafe { result::destroy_handle(self.handle) });
     }
 }
 

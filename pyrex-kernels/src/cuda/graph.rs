@@ -1,6 +1,6 @@
 //! What was launched once, to be launched again as a whole.
 
-use super::{Stream, failed};
+use super::{Stream, captures, failed};
 use crate::error::{Error, Result};
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use cudarc::driver::{CudaGraph, CudaStream, result};
@@ -34,6 +34,7 @@ impl Stream {
         &self,
         work: impl FnOnce() -> std::result::Result<(), E>,
     ) -> std::result::Result<Graph, E> {
+        let _turn = captures::begin();
         let capture = Capture::begin(self)?;
         work()?;
         Ok(capture.end()?)

@@ -3,6 +3,7 @@
 //! Below it stands cudarc, which declares the driver's functions; whose stream it is, a tensor library's say, is not known here.
 
 mod blas;
+mod captures;
 mod graph;
 mod memory;
 mod modules;
@@ -17,6 +18,7 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 pub use blas::Blas;
+pub use captures::between_captures;
 pub use graph::Graph;
 pub use memory::{Pinned, Upload, free_bytes, set_release_threshold};
 

@@ -1,5 +1,6 @@
 //! The kernels of a context: each module is loaded when one of its kernels is first launched, and stays.
 
+use super::captures::between_captures;
 use super::failed;
 use crate::error::{Error, Result};
 use crate::launch::{Launch, Module};
@@ -97,12 +98,17 @@ impl Function {
 
 impl Drop for Modules {
     fn drop(&mut self) {
-        // A kernel of theirs may still run.
-        self.context.record_err(self.context.synchronize());
         let loaded = self.loaded.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for module in loaded.values() {
-            // SAFETY: nobody has its functions any more: they never leave a launch.
-            self.context.record_err(unsafe { result::module::unload(module.module) });
+        if loaded.is_empty() {
+            return;
         }
+        between_captures(|| {
+            // A kernel of theirs may still run.
+            self.context.record_err(self.context.synchronize());
+            for module in loaded.values() {
+                // SAFETY: nobody has its functions any more: they never leave a launch.
+                self.context.record_err(unsafe { result::module::unload(module.module) });
+            }
+        });
     }
 }

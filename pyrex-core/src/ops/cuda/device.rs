@@ -9,7 +9,9 @@ use pyrex_kernels::cuda::{self, set_release_threshold};
 /// # Errors
 /// `Device` if there is none, the driver is too old, or the host has none of the libraries that docs/cuda.md names.
 pub(crate) fn open(ordinal: usize) -> Result<Device> {
-    let device = Device::new_cuda_with_stream(ordinal).map_err(|error| unopened(ordinal, error.into()))?;
+    // The context is waited for when it gets its first stream.
+    let device = cuda::between_captures(|| Device::new_cuda_with_stream(ordinal))
+        .map_err(|error| unopened(ordinal, error.into()))?;
     let Device::Cuda(cuda) = &device else { return Err(Error::internal("a CUDA device is none")) };
     // SAFETY: every tensor of the device is used on its one stream alone, so that work on it is in order without events.
     unsafe { cuda.disable_event_tracking() };
