@@ -47,17 +47,21 @@ pub(crate) struct RecordedSteps {
 }
 
 struct RecordedStep {
+    /// Dropped before the tensors that it reads and writes.
+    state: State,
     inputs: Inputs,
     outputs: Outputs,
-    state: State,
 }
 
 enum State {
-    /// Not run yet: what runs for the first time loads kernels, which cannot be recorded.
-    New,
+    /// Not recorded by so many attempts: what runs for the first time loads kernels, which cannot be recorded.
+    New(u32),
     Recorded(Recording),
     Failed,
 }
+
+/// Another engine of the process that closes meanwhile spoils a recording, so one that failed is tried again.
+const MAX_ATTEMPTS: u32 = 3;
 
 struct Outputs {
     draws: DrawTable,
@@ -106,13 +110,13 @@ impl RecordedStep {
     fn new(spec: &ModelSpec, size: usize, table_len: usize, pool: &KvPool) -> Result<Self> {
         let device = &spec.device;
         Ok(Self {
+            state: State::New(0),
             inputs: Inputs::new(size, table_len, pool, device)?,
             outputs: Outputs {
                 draws: DrawTable::new(size, device)?,
                 logits: Tensor::zeros((size, spec.vocab_size), DType::F32, device)?,
                 ids: Tensor::zeros(size, DType::U32, device)?,
             },
-            state: State::New,
         })
     }
 
@@ -130,11 +134,12 @@ impl RecordedStep {
         self.outputs.draws.write(&rows.iter().map(|row| row.draw).collect::<Vec<_>>())?;
         if let State::Recorded(recording) = &self.state {
             recording.replay()?;
-        } else {
+        } else if let State::New(attempts) = self.state {
             self.outputs.fill(model, &self.inputs.batch, pool)?;
             let device = &model.spec().device;
             let recording = Recording::new(device, || self.outputs.fill(model, &self.inputs.batch, pool));
-            self.state = recording.map_or_else(|error| State::failed(rows.len(), &error), State::Recorded);
+            let failed = |error| State::failed(rows.len(), attempts + 1, &error);
+            self.state = recording.map_or_else(failed, State::Recorded);
         }
         let first_rows = |x: &Tensor| x.narrow(0, 0, rows.len());
         Ok(Some(Decoded { logits: first_rows(&self.outputs.logits)?, ids: first_rows(&self.outputs.ids)? }))
@@ -142,7 +147,11 @@ impl RecordedStep {
 }
 
 impl State {
-    fn failed(num_rows: usize, error: &Error) -> Self {
+    fn failed(num_rows: usize, attempts: u32, error: &Error) -> Self {
+        if attempts < MAX_ATTEMPTS {
+            tracing::debug!(num_rows, attempts, %error, "a decode step was not recorded");
+            return Self::New(attempts);
+        }
         tracing::warn!(num_rows, %error, "decode steps of this size are not recorded");
         Self::Failed
     }
@@ -282,6 +291,13 @@ mod tests {
         assert_eq!(u32s(&inputs.batch.tables[1].block_tables)[..2], [6, 4]);
         let long = [vec![0; 6], vec![0; 6]];
         assert!(inputs.write(&[row(1, 0, &long)], None).is_err());
+    }
+
+    #[test]
+    fn a_recording_that_fails_is_tried_again_and_then_given_up() {
+        let spoiled = Error::internal("another engine closed");
+        assert!(matches!(State::failed(1, 1, &spoiled), State::New(1)));
+        assert!(matches!(State::failed(1, MAX_ATTEMPTS, &spoiled), State::Failed));
     }
 
     #[test]

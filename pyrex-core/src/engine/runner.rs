@@ -24,10 +24,11 @@ const FEATURE_TOKENS: usize = 8192;
 
 /// The model and its cache.
 pub(crate) struct Runner {
+    /// Dropped before the model and the cache, which it reads and writes and whose kernels it launches.
+    recorded: RecordedSteps,
     model: Box<dyn Model>,
     pool: KvPool,
     features: FeatureCache,
-    recorded: RecordedSteps,
     ids: IdReader,
     /// Whether a step's tokens may be drawn before anybody reads them, so that the next one can begin.
     runs_ahead: bool,
@@ -275,6 +276,13 @@ impl Runner {
         let table = DrawTable::new(draws.len(), device)?;
         table.write(draws)?;
         table.draw(logits)
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        // What was launched may still read and write memory of the host. If the device has failed, there is nobody to tell.
+        let _ = self.device().synchronize();
     }
 }
 

@@ -7,17 +7,22 @@ use candle_core::{CudaDevice, Tensor};
 use pyrex_kernels::cuda::{self, Stream};
 
 /// What was recorded.
-pub(crate) struct Graph(cuda::Graph);
+pub(crate) struct Graph {
+    graph: cuda::Graph,
+    /// Keeps the kernels loaded, and is dropped after the graph.
+    _device: CudaDevice,
+}
 
 impl Graph {
     pub(crate) fn replay(&self) -> Result<()> {
-        Ok(self.0.launch()?)
+        Ok(self.graph.launch()?)
     }
 }
 
 /// As [`Recording::new`](crate::ops::recording::Recording::new).
 pub(crate) fn record(device: &CudaDevice, work: impl FnOnce() -> Result<()>) -> Result<Graph> {
-    Ok(Graph(Stream::new(device.cuda_stream())?.capture(work)?))
+    let graph = Stream::new(device.cuda_stream())?.capture(work)?;
+    Ok(Graph { graph, _device: device.clone() })
 }
 
 /// As [`overwrite`](crate::ops::recording::overwrite). So few bytes are taken by the driver before the call returns.
