@@ -51,6 +51,7 @@ pub use stats::{EngineStats, StepTimes};
 use self::core::{Command, EngineCore, Links};
 use crate::error::{Error, Result};
 use crate::models::{self, AnswerFormat, LoadedModel, ModelSpec, Processor};
+use crate::ops::leaving::{Stay, Stays};
 use crate::ops::threads::thread_pool;
 use crate::prompt::detokenizer::TokenBytes;
 use crate::prompt::{Chat, EncodedPrompt, Prompt};
@@ -91,6 +92,8 @@ struct Shared {
     commands: Sender<Command>,
     next_id: AtomicU64,
     subscriber: Option<Dispatch>,
+    /// Of the threads that have the model, or know its device.
+    stays: Stays,
 }
 
 impl Engine {
@@ -125,8 +128,10 @@ impl Engine {
         };
         let (load, digests) = (options.model_load()?, plan.digests.clone());
         let (ready, opened) = sync_channel(1);
-        let told = subscriber.clone();
-        spawn("pyrex-core", move || pool.install(|| within(&told, || serve(load, plan, links, &ready))))?;
+        let (stay, told) = (Stay::default(), subscriber.clone());
+        let stays = stay.watch();
+        let core = move || pool.install(|| within(&told, || serve(load, plan, links, &ready)));
+        spawn("pyrex-core", stay.clone().during(core))?;
         let opened = opened.recv().map_err(|_| Error::internal("a panic while the model was loading"))??;
         let (watched, told) = (board.clone(), subscriber.clone());
         spawn("pyrex-watchdog", move || within(&told, || watched.watch()))?;
@@ -141,7 +146,7 @@ impl Engine {
             lobby: lobby.clone(),
         };
         let told = subscriber.clone();
-        spawn("pyrex-intake", move || within(&told, || intake.run()))?;
+        spawn("pyrex-intake", stay.during(move || within(&told, || intake.run())))?;
         let next_id = AtomicU64::new(0);
         let constraints = Constraints::new(processor.clone(), &spec.stop_ids);
         let shared = Shared {
@@ -155,6 +160,7 @@ impl Engine {
             commands,
             next_id,
             subscriber,
+            stays,
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -343,6 +349,7 @@ impl Drop for Shared {
     fn drop(&mut self) {
         let dropped = || Error::closed("the engine was dropped");
         self.lobby.close(dropped());
+        self.stays.end_before_the_process(&self.spec.device);
         // If the core is gone there is nobody left to tell.
         let _ = self.commands.send(Command::Close(dropped()));
     }

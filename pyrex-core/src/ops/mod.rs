@@ -12,6 +12,7 @@ mod cuda;
 pub mod gather;
 pub mod heads;
 pub mod host;
+pub(crate) mod leaving;
 pub mod matmul;
 pub mod matrix;
 pub mod per_layer;

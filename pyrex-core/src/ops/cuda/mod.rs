@@ -7,6 +7,7 @@
 
 pub(super) mod attention;
 mod device;
+mod exit;
 mod place;
 pub(super) mod products;
 pub(super) mod recording;
@@ -15,6 +16,7 @@ pub(super) mod sampling;
 mod timer;
 
 pub(super) use device::{free_bytes, open};
+pub(super) use exit::wait_at_exit;
 pub(super) use place::{Place, pinned_buffer};
 pub(super) use timer::{Interval, Timer};
 
