@@ -1,6 +1,6 @@
 //! Recording what is put on streams in place of doing it, and all that must not be done meanwhile.
 
-use crate::driver::{Driver, Handle, refuse};
+use crate::driver::{Driver, Handle, refuse, say};
 use crate::graph::{Graph, Node, Step};
 use crate::memory::Owner;
 use crate::order::{Clock, StreamId};
@@ -167,6 +167,15 @@ impl Driver {
         }
         hurt.for_each(|capture| capture.is_valid = false);
         refuse(Status::STREAM_CAPTURE_UNSUPPORTED, format_args!("{what} during a capture"))
+    }
+
+    /// Spoils all captures, of whatever thread and mode, as a wait for the context does; whether there were any.
+    pub(crate) fn spoil_captures(&mut self, what: &str) -> bool {
+        self.captures.values_mut().for_each(|capture| capture.is_valid = false);
+        if !self.captures.is_empty() {
+            say(format_args!("{what} while a stream is captured"));
+        }
+        !self.captures.is_empty()
     }
 
     /// Spoils a capture.

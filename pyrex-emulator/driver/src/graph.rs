@@ -4,6 +4,7 @@ use crate::driver::{Driver, Handle, refuse};
 use crate::order::{Clock, StreamId};
 use crate::status::{Outcome, Status};
 use crate::work::Work;
+use pyrex_emulator::Module;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -48,6 +49,16 @@ impl Graph {
     /// How many nodes CUDA would count.
     pub(crate) fn len(&self) -> usize {
         self.nodes.iter().filter(|node| matches!(node.step, Step::Work(_))).count()
+    }
+}
+
+impl Executable {
+    /// Whether a kernel of `module` is among the nodes.
+    pub(crate) fn has_kernels_of(&self, module: &Arc<Module>) -> bool {
+        self.nodes.iter().any(|node| match &node.step {
+            Step::Work(Work::Launch(launch)) => Arc::ptr_eq(&launch.module, module),
+            _ => false,
+        })
     }
 }
 

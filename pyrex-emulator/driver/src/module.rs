@@ -63,10 +63,18 @@ impl Driver {
     /// Forgets a module and its functions.
     ///
     /// # Errors
-    /// `INVALID_HANDLE`, `STREAM_CAPTURE_UNSUPPORTED` during a capture.
+    /// `INVALID_HANDLE`; `STREAM_CAPTURE_UNSUPPORTED` during a capture; `ILLEGAL_STATE` if a graph can still be launched that has
+    /// kernels of it, which a device would not say.
     pub(crate) fn unload_module(&mut self, module: Handle) -> Outcome {
         self.refuse_while_capturing("a module is unloaded")?;
-        self.modules.remove(&module).ok_or(Status::INVALID_HANDLE)?;
+        let loaded = self.modules.get(&module).ok_or(Status::INVALID_HANDLE)?;
+        if self.executables.values().any(|executable| executable.has_kernels_of(loaded)) {
+            return refuse(
+                Status::ILLEGAL_STATE,
+                "a module is unloaded before a graph that has kernels of it",
+            );
+        }
+        self.modules.remove(&module);
         self.functions.retain(|_, function| function.of != module);
         Ok(())
     }

@@ -108,15 +108,10 @@ impl Driver {
     /// # Errors
     /// `STREAM_CAPTURE_UNSUPPORTED` while any is recorded in place of being done.
     pub(crate) fn synchronize_all(&mut self) -> Outcome {
-        if !self.captures.is_empty() {
-            let captures: Vec<Handle> = self.captures.keys().copied().collect();
-            captures.into_iter().for_each(|capture| self.invalidate(Some(capture)));
-            return refuse(
-                Status::STREAM_CAPTURE_UNSUPPORTED,
-                "the context is waited for while a stream is captured",
-            );
+        match self.spoil_captures("the context is waited for") {
+            true => Err(Status::STREAM_CAPTURE_UNSUPPORTED),
+            false => self.finish_all(),
         }
-        self.finish_all()
     }
 
     /// All work is done, as the program knows from now on.

@@ -410,6 +410,19 @@ fn other_threads_may_go_on_unless_a_capture_is_global() {
 }
 
 #[test]
+fn a_wait_for_the_context_spoils_captures_of_every_mode_and_thread() {
+    for mode in [Mode::Global, Mode::ThreadLocal, Mode::Relaxed] {
+        let (mut driver, a, _) = device();
+        driver.begin_capture(a, mode).unwrap();
+        driver.caller = 1;
+        assert_eq!(driver.synchronize_all(), Err(Status::STREAM_CAPTURE_UNSUPPORTED), "{mode:?}");
+        driver.caller = 0;
+        assert_eq!(driver.end_capture(a), Err(Status::STREAM_CAPTURE_INVALIDATED), "{mode:?}");
+        driver.synchronize_all().expect("nothing is captured");
+    }
+}
+
+#[test]
 fn a_capture_begins_once_and_ends_where_it_began() {
     let (mut driver, a, b) = device();
     assert_eq!(driver.begin_capture(0, Mode::Relaxed), Err(Status::STREAM_CAPTURE_UNSUPPORTED));
@@ -506,7 +519,7 @@ const SHAPE: LaunchShape = LaunchShape { grid: [1, 1, 1], block: [256, 1, 1], sh
 #[test]
 fn kernels_run_at_once_and_in_graphs() {
     let (mut driver, a, b) = device();
-    let (_, function) = multiply(&mut driver);
+    let (module, function) = multiply(&mut driver);
     let memory = driver.allocate_async(12, a).unwrap();
     let bytes = [3f32, 2.0].map(f32::to_le_bytes).concat();
     driver.enqueue(a, Work::Write { address: memory, bytes }).unwrap();
@@ -522,6 +535,7 @@ fn kernels_run_at_once_and_in_graphs() {
     driver.launch_graph(graph, a).unwrap();
     assert_eq!(read(&mut driver, a, memory + 8, 4), Ok(eager));
     assert_eq!(driver.counters().launches, 2);
+    assert_eq!(driver.unload_module(module), Err(Status::ILLEGAL_STATE), "the graph has a kernel of it");
     assert_eq!(
         driver.launch_kernel(b, function, SHAPE, arguments),
         Ok(()),

@@ -112,7 +112,9 @@ exports! {
         driver.libraries.blas.insert(new, Blas::default());
         handle.put(new)
     }));
+    /// Waits for the context.
     fn cublasDestroy_v2(handle: u64) = blas_status(always(|driver| {
+        driver.spoil_captures("cuBLAS is closed");
         driver.libraries.blas.remove(&handle).map(drop).ok_or(Status::INVALID_HANDLE)
     }));
     fn cublasGetVersion_v2(_handle: u64, version: Out<i32>) = blas_status(always(|_| version.put(VERSION)));

@@ -133,7 +133,11 @@ fn described(
 
 exports! {
     fn cublasLtCreate(handle: Out<u64>) = blas_status(bound(|driver| create(driver, handle, &[])));
-    fn cublasLtDestroy(handle: u64) = destroy(handle);
+    /// Waits for the context.
+    fn cublasLtDestroy(handle: u64) = blas_status(always(|driver| {
+        driver.spoil_captures("cuBLASLt is closed");
+        driver.libraries.attributes.remove(&handle).map(drop).ok_or(Status::INVALID_HANDLE)
+    }));
     fn cublasLtMatrixLayoutCreate(layout: Out<u64>, element: u32, rows: u64, columns: u64, leading: i64) =
         blas_status(ready(|driver| {
             let long = |number, value: u64| (number, value.to_le_bytes().to_vec());
@@ -162,7 +166,7 @@ exports! {
         set(preference, number, value, bytes);
     fn cublasLtMatmulPreferenceDestroy(preference: u64) = destroy(preference);
 
-    /// There is one way to multiply, which needs no workspace.
+    /// There is one way to multiply, which needs no workspace; none where 16 bits lie so oddly that a device need not have one.
     fn cublasLtMatmulAlgoGetHeuristic(
         handle: u64, description: u64, a: u64, b: u64, c: u64, d: u64, preference: u64,
         room: i32, results: Out<Heuristic>, count: Out<i32>,
@@ -171,9 +175,12 @@ exports! {
         attributes(driver, handle)?;
         attributes(driver, preference)?;
         let operands = [a, b, c, d].map(|layout| Operand(0, layout));
-        described(driver, description, operands.each_ref())?;
+        let (_, _, product) = described(driver, description, operands.each_ref())?;
         if room < 1 {
             return Err(Status::INVALID_VALUE);
+        }
+        if [product.a, product.b].iter().any(|input| input.element.size() == 2 && input.leading % 2 != 0) {
+            return Ok(());
         }
         let (algorithm, reserved) = Default::default();
         results.put(Heuristic { algorithm, workspace_bytes: 0, state: 0, waves: 1.0, reserved })?;

@@ -16,11 +16,11 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-use crate::driver::Driver;
+use crate::driver::{Driver, say};
 use crate::status::{Outcome, Status};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 pub(crate) use pointers::{In, Out, Text};
@@ -46,6 +46,9 @@ static DRIVER: LazyLock<Mutex<Driver>> = LazyLock::new(|| {
     Mutex::new(Driver::new(bytes.unwrap_or(MEMORY)))
 });
 
+/// Whether the process ends, and the libraries with it.
+static ENDED: AtomicBool = AtomicBool::new(false);
+
 thread_local! {
     static THREAD: u64 = {
         static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -55,8 +58,12 @@ thread_local! {
     static CURRENT: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Calls that are right at any time.
+/// Calls that are right at any time before the process ends. Then a device's libraries say so, if they do not crash.
 pub(crate) fn always(body: impl FnOnce(&mut Driver) -> Outcome) -> u32 {
+    if ENDED.load(Ordering::Acquire) {
+        say(format_args!("a thread uses the device while the process ends"));
+        return Status::DEINITIALIZED.0;
+    }
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let mut driver = DRIVER.lock().unwrap_or_else(PoisonError::into_inner);
         driver.caller = THREAD.with(|thread| *thread);
@@ -103,5 +110,10 @@ extern "C" fn at_exit() {
             eprintln!("pyrex-emulator: {}", driver.report);
             Ok(())
         });
+    }
+    ENDED.store(true, Ordering::Release);
+    if LazyLock::get(&DRIVER).is_some() {
+        // As long as a driver shuts down: who calls it meanwhile is seen.
+        std::thread::sleep(std::time::Duration::from_millis(50));
     }
 }
