@@ -9,11 +9,17 @@ use candle_core::DType;
 use rayon::prelude::*;
 use std::sync::Arc;
 
-struct Halves(Vec<u16>);
+/// So many numbers follow from a state of their own.
+const CHUNK_LEN: usize = 1 << 16;
+/// What a state grows by.
+const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// So many numbers, four in each word.
+struct Halves(Vec<u64>, usize);
 
 impl AsRef<[u8]> for Halves {
     fn as_ref(&self) -> &[u8] {
-        bytemuck::cast_slice(&self.0)
+        &bytemuck::cast_slice(&self.0)[..2 * self.1]
     }
 }
 
@@ -25,21 +31,19 @@ pub fn matrix(name: &str, rows: usize, cols: usize) -> Result<Matrix> {
     let too_large =
         || Error::out_of_memory(format_args!("{name}: no memory for dummy weights of [{rows}, {cols}]"));
     let len = rows.checked_mul(cols).ok_or_else(too_large)?;
-    let mut values = Vec::new();
-    values.try_reserve_exact(len).map_err(|_| too_large())?;
-    values.resize(len, 0u16);
+    let mut fours = Vec::new();
+    fours.try_reserve_exact(len.div_ceil(4)).map_err(|_| too_large())?;
     let (seed, exponent) = (seed(name), exponent(cols));
-    values.par_chunks_mut(1 << 16).enumerate().for_each(|(chunk_idx, chunk)| {
-        let mut state = seed.wrapping_add((chunk_idx as u64) << 32);
-        for four in chunk.chunks_mut(4) {
-            let mut random = split_mix(&mut state);
-            for value in four {
-                *value = bf16_bits(random as u16, exponent);
-                random >>= 16;
-            }
-        }
-    });
-    let bytes: SharedBytes = Arc::new(Halves(values));
+    let four = |idx: usize| -> u64 {
+        let (chunk_idx, idx) = (idx / (CHUNK_LEN / 4), idx % (CHUNK_LEN / 4));
+        let start = seed.wrapping_add((chunk_idx as u64) << 32);
+        let random = split_mix(&mut start.wrapping_add(STEP.wrapping_mul(idx as u64)));
+        let bits = |at: u32| u64::from(bf16_bits((random >> at) as u16, exponent)) << at;
+        bits(0) | bits(16) | bits(32) | bits(48)
+    };
+    // Every thread is the first that touches what it writes: one alone would wait for the pages longer than all compute.
+    (0..len.div_ceil(4)).into_par_iter().with_min_len(CHUNK_LEN).map(four).collect_into_vec(&mut fours);
+    let bytes: SharedBytes = Arc::new(Halves(fours, len));
     Matrix::from_bytes(bytes, 0..2 * len, DType::BF16, (rows, cols))
 }
 
@@ -68,7 +72,7 @@ fn seed(name: &str) -> u64 {
 
 /// SplitMix64: Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014.
 fn split_mix(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    *state = state.wrapping_add(STEP);
     let mut z = *state;
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
