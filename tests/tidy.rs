@@ -166,8 +166,11 @@ fn environment(source: &Source) -> Vec<String> {
 
 fn globals(source: &Source) -> Vec<String> {
     // A C function has one result; what went wrong in the last call on a thread is kept as errno is, and is read by nobody else.
-    // CUDA has one driver of a process, and a current context of a thread.
-    if ["pyrex-capi/src/status.rs", DRIVER].contains(&source.path.as_str()) {
+    // CUDA has one driver of a process, and a current context of a thread. What a recording takes again is known to the call that
+    // records and, under it, to each op, which has only its tensors to be told by.
+    if ["pyrex-capi/src/status.rs", "pyrex-core/src/ops/cuda/memory.rs", DRIVER]
+        .contains(&source.path.as_str())
+    {
         return Vec::new();
     }
     let found = ["static mut", "thread_local!"].into_iter().flat_map(|word| source.code.match_indices(word));

@@ -54,7 +54,7 @@ struct RecordedStep {
 }
 
 enum State {
-    /// Not recorded by so many attempts: what runs for the first time loads kernels, which cannot be recorded.
+    /// Not recorded by so many attempts.
     New(u32),
     Recorded(Recording),
     Failed,
@@ -83,7 +83,8 @@ impl RecordedSteps {
         Self { by_size: BTreeMap::new(), max_sequences, table_len }
     }
 
-    /// Runs `rows` as one decode step; `None` if a step of this size cannot be recorded, which is said once.
+    /// Runs `rows` as one decode step; `None` if it is not recorded, and must run op by op. If no step of its size can be, that is
+    /// said once.
     /// `drawn`: the ids that the last step drew.
     ///
     /// # Errors
@@ -135,11 +136,14 @@ impl RecordedStep {
         if let State::Recorded(recording) = &self.state {
             recording.replay()?;
         } else if let State::New(attempts) = self.state {
-            self.outputs.fill(model, &self.inputs.batch, pool)?;
-            let device = &model.spec().device;
-            let recording = Recording::new(device, || self.outputs.fill(model, &self.inputs.batch, pool));
-            let failed = |error| State::failed(rows.len(), attempts + 1, &error);
-            self.state = recording.map_or_else(failed, State::Recorded);
+            let work = || self.outputs.fill(model, &self.inputs.batch, pool);
+            match Recording::new(&model.spec().device, work) {
+                Ok(recording) => self.state = State::Recorded(recording),
+                Err(error) => {
+                    self.state = State::failed(rows.len(), attempts + 1, &error);
+                    return Ok(None);
+                }
+            }
         }
         let first_rows = |x: &Tensor| x.narrow(0, 0, rows.len());
         Ok(Some(Decoded { logits: first_rows(&self.outputs.logits)?, ids: first_rows(&self.outputs.ids)? }))

@@ -17,12 +17,14 @@ pub fn can_record(device: &Device) -> bool {
 }
 
 impl Recording {
-    /// Records what `work` launches, without running it. It must have run before, and must not read anything back or wait.
+    /// Does `work`, and once more without running it, to record what it launches then: that must be the same, and must not read
+    /// anything back or wait. What runs for the first time loads kernels, which cannot be recorded. The memory that the first
+    /// run takes is the recording's.
     ///
     /// # Errors
     /// Whatever `work` says; `Device` if it did what cannot be recorded, `Unsupported` on a device that records nothing. The device
     /// can be used as before.
-    pub fn new(device: &Device, work: impl FnOnce() -> Result<()>) -> Result<Self> {
+    pub fn new(device: &Device, work: impl FnMut() -> Result<()>) -> Result<Self> {
         #[cfg(feature = "cuda")]
         if let Device::Cuda(device) = device {
             return Ok(Self { graph: super::cuda::recording::record(device, work)? });

@@ -8,6 +8,7 @@
 pub(super) mod attention;
 mod device;
 mod exit;
+mod memory;
 mod place;
 pub(super) mod products;
 pub(super) mod recording;
@@ -96,14 +97,18 @@ impl Lane {
     /// A tensor that holds whatever was in its memory: for a kernel that writes all of it.
     fn unwritten(&self, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
         let shape = shape.into();
+        memory::taken(&shape, dtype, || self.allocated(&shape, dtype))
+    }
+
+    fn allocated(&self, shape: &Shape, dtype: DType) -> Result<Tensor> {
         let storage = match dtype {
-            DType::F32 => self.storage::<f32>(&shape)?,
-            DType::BF16 => self.storage::<bf16>(&shape)?,
-            DType::F16 => self.storage::<f16>(&shape)?,
-            DType::U32 => self.storage::<u32>(&shape)?,
+            DType::F32 => self.storage::<f32>(shape)?,
+            DType::BF16 => self.storage::<bf16>(shape)?,
+            DType::F16 => self.storage::<f16>(shape)?,
+            DType::U32 => self.storage::<u32>(shape)?,
             other => return Err(Error::internal(format_args!("a kernel that writes {other:?}"))),
         };
-        Ok(Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false))
+        Ok(Tensor::from_storage(Storage::Cuda(storage), shape.clone(), BackpropOp::none(), false))
     }
 
     fn storage<T: CudaDType + candle_core::cuda_backend::cudarc::driver::DeviceRepr>(

@@ -1,6 +1,6 @@
 //! Recording a stream's work, and what is written between two replays.
 
-use super::{Lane, view};
+use super::{Lane, memory, view};
 use crate::error::{Error, Result};
 use candle_core::cuda_backend::cudarc::driver::result;
 use candle_core::{CudaDevice, Tensor};
@@ -9,6 +9,8 @@ use pyrex_kernels::cuda::{self, Stream};
 /// What was recorded.
 pub(crate) struct Graph {
     graph: cuda::Graph,
+    /// Where it computes.
+    _memory: Vec<Tensor>,
     /// Keeps the kernels loaded, and is dropped after the graph.
     _device: CudaDevice,
 }
@@ -20,9 +22,10 @@ impl Graph {
 }
 
 /// As [`Recording::new`](crate::ops::recording::Recording::new).
-pub(crate) fn record(device: &CudaDevice, work: impl FnOnce() -> Result<()>) -> Result<Graph> {
-    let graph = Stream::new(device.cuda_stream())?.capture(work)?;
-    Ok(Graph { graph, _device: device.clone() })
+pub(crate) fn record(device: &CudaDevice, mut work: impl FnMut() -> Result<()>) -> Result<Graph> {
+    let memory = memory::noted(&mut work)?;
+    let graph = Stream::new(device.cuda_stream())?.capture(|| memory::again(&memory, &mut work))?;
+    Ok(Graph { graph, _memory: memory, _device: device.clone() })
 }
 
 /// As [`overwrite`](crate::ops::recording::overwrite). So few bytes are taken by the driver before the call returns.
