@@ -295,7 +295,8 @@ fn bench_measures_the_vision_tower_and_not_what_was_remembered_of_it() {
     let object = bench("--image 64x48 --prompt-tokens 20 --max-tokens 2");
     let ms = |name: &str| object[name].as_f64().expect("a number");
     assert!(ms("encode_images_ms") > 0.0 && ms("preprocess_ms") > 0.0, "{object}");
-    assert!(ms("ttft_ms") > ms("encode_images_ms") + ms("prefill_ms"), "{object}");
+    // Each is a median of its own; what is more in every run is so in the middle.
+    assert!(ms("ttft_ms") > ms("encode_images_ms"), "{object}");
 }
 
 /// What `bench` measures on the bundled model, as one JSON object.
