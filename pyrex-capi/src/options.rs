@@ -86,10 +86,14 @@ pub(crate) unsafe fn opening(source: ModelSource, options: *const pyrex_engine_o
     // SAFETY: the caller's promise.
     let given = unsafe { read_growing(options)? };
     // SAFETY: the same: texts that end in 0, or NULL.
-    let [dtype, vision_dtype] =
-        unsafe { [parsed("dtype", given.dtype)?, parsed("vision_dtype", given.vision_dtype)?] };
-    // SAFETY: as above.
-    let (device, tables) = unsafe { (parsed("device", given.device)?, parsed("tables", given.tables)?) };
+    let (device, tables, dtype, vision_dtype) = unsafe {
+        (
+            parsed("device", given.device)?,
+            parsed("tables", given.tables)?,
+            parsed("dtype", given.dtype)?,
+            parsed("vision_dtype", given.vision_dtype)?,
+        )
+    };
     let defaults = EngineOptions::new(source);
     let log = Log::new(given.log, given.log_data);
     let options = EngineOptions {

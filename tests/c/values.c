@@ -24,6 +24,12 @@ static const field_t engine_counts[] = {
     ENGINE_FIELD(reader_timeout_ms, "reader_timeout_ms"),
     ENGINE_FIELD(stuck_after_ms, "stuck_after_ms"),
 };
+static const field_t engine_words[] = {
+    ENGINE_FIELD(device, "device"),
+    ENGINE_FIELD(dtype, "dtype"),
+    ENGINE_FIELD(vision_dtype, "dtype"),
+    ENGINE_FIELD(tables, "tables"),
+};
 static const field_t request_counts[] = {
     REQUEST_FIELD(top_k, "top_k"),
     REQUEST_FIELD(seed, "seed"),
@@ -111,22 +117,13 @@ static void of_the_engine(const char *model) {
   options.kv_cache_fraction = 0.5;
   options.kv_cache_bytes = 1 << 20;
   open_with(model, &options, &fraction);
-  static const field_t device = ENGINE_FIELD(device, "device"), dtype = ENGINE_FIELD(dtype, "dtype"),
-                       vision_dtype = ENGINE_FIELD(vision_dtype, "dtype"), tables = ENGINE_FIELD(tables, "tables");
   const char *words[] = {"", "gpu", "cuda:-1", "cuda:99999999999999999999", "\xff", "CPU", "f16"};
-  for (size_t i = 0; i < COUNT(words); i++) {
-    options = blank;
-    options.device = words[i];
-    open_with(model, &options, &device);
-    options = blank;
-    options.dtype = words[i];
-    open_with(model, &options, &dtype);
-    options = blank;
-    options.vision_dtype = words[i];
-    open_with(model, &options, &vision_dtype);
-    options = blank;
-    options.tables = words[i];
-    open_with(model, &options, &tables);
+  for (size_t i = 0; i < COUNT(engine_words); i++) {
+    for (size_t word = 0; word < COUNT(words); word++) {
+      options = blank;
+      memcpy((char *)&options + engine_words[i].offset, &words[word], sizeof words[word]);
+      open_with(model, &options, &engine_words[i]);
+    }
   }
 }
 
